@@ -1,0 +1,194 @@
+"""What a Deployment and a RegionalDeployment are.
+
+Status of a zone, as its agent reports it (`ZoneStatus`), of a region (`fold_zones`), and of the whole
+(`controller.py`) have the same counts: `desired`, `ready`, `updated`, `observedGeneration`, `conditions`.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from transom.model.kinds import REGION, Column, Kind, Spec
+from transom.model.names import LABEL_RULE, Key, is_label
+from transom.model.resources import JsonObject, Resource
+
+CONTROLLER = "deployment-controller"
+
+INSTANCES_MAX = 100
+
+
+class HealthCheck(Spec):
+    """How to tell whether an instance serves: an HTTP GET that answers 2xx or 3xx, or a TCP connection."""
+
+    kind: Literal["http", "tcp"] = "tcp"
+    path: str = "/"
+    interval_seconds: float = Field(default=1.0, ge=0.1, le=60)
+    timeout_seconds: float = Field(default=1.0, ge=0.1, le=60)
+    unhealthy_after: int = Field(default=3, ge=1, le=100, description="failures in a row")
+    start_seconds: float = Field(default=30.0, ge=1, le=3600, description="how long starting may take")
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, path: str) -> str:
+        if not path.startswith("/"):
+            raise ValueError("must begin with '/'")
+        return path
+
+
+class AppSpec(Spec):
+    """What to run: the same in a Deployment and in a RegionalDeployment.
+
+    The environment of an instance holds PORT (a free port to listen on) and TRANSOM_REGION, TRANSOM_ZONE,
+    TRANSOM_TENANT, TRANSOM_APP, TRANSOM_VERSION, TRANSOM_INSTANCE. `$(NAME)` in an argument stands for one.
+    """
+
+    app: str
+    version: str = Field(min_length=1, max_length=128)
+    command: list[str] = Field(min_length=1, max_length=256)
+    env: dict[str, str] = Field(default_factory=dict)
+    health_check: HealthCheck = HealthCheck()
+
+    @field_validator("app")
+    @classmethod
+    def _label(cls, name: str) -> str:
+        if not is_label(name):
+            raise ValueError(LABEL_RULE)
+        return name
+
+    @field_validator("env")
+    @classmethod
+    def _names(cls, env: dict[str, str]) -> dict[str, str]:
+        for name in env:
+            if not name or "=" in name or "\0" in name or "\0" in env[name]:
+                raise ValueError(f"{name!r} is not a name for an environment variable")
+            if name == "PORT" or name.startswith("TRANSOM_"):
+                raise ValueError(f"{name!r} is set by transom")
+        return env
+
+    @field_validator("command")
+    @classmethod
+    def _arguments(cls, command: list[str]) -> list[str]:
+        if not command[0] or any("\0" in argument for argument in command):
+            raise ValueError("the program's name is empty, or an argument holds a NUL")
+        return command
+
+
+class DeploymentSpec(AppSpec):
+    """An app in `regions`, with `instances` in each region, spread over its zones (or the `zones` named)."""
+
+    instances: int = Field(default=1, ge=0, le=INSTANCES_MAX)
+    regions: list[str] = Field(min_length=1)
+    zones: list[str] = Field(default_factory=list)
+
+    @field_validator("regions", "zones")
+    @classmethod
+    def _distinct_labels(cls, names: list[str]) -> list[str]:
+        if len(set(names)) != len(names):
+            raise ValueError("a name stands twice")
+        for name in names:
+            if not is_label(name):
+                raise ValueError(f"{name!r} {LABEL_RULE}")
+        return names
+
+
+class RegionalDeploymentSpec(AppSpec):
+    """What one region runs: how many instances in each of its zones."""
+
+    region: str
+    zones: dict[str, int]
+
+    @model_validator(mode="after")
+    def _counts(self) -> "RegionalDeploymentSpec":
+        for zone, count in self.zones.items():
+            if not 0 <= count <= INSTANCES_MAX:
+                raise ValueError(f"zone {zone!r}: {count} instances; at most {INSTANCES_MAX}")
+        return self
+
+
+def _deployment_references(deployment: Resource) -> Iterator[Key]:
+    for region in deployment.spec.get("regions", []):
+        yield Key("Region", "", region)
+
+
+def _region_of(regional: Resource) -> str:
+    return str(regional.spec["region"])
+
+
+def _regional_references(regional: Resource) -> Iterator[Key]:
+    yield Key("Region", "", _region_of(regional))
+
+
+def _ready(resource: Resource) -> str:
+    status = resource.status
+    return f"{status.get('ready', 0)}/{status.get('desired', '?')}"
+
+
+def _condition(resource: Resource) -> str:
+    if resource.deleting:
+        return "Terminating"
+    ready = resource.condition("Ready")
+    if ready is None:
+        return "Pending"
+    return "Ready" if ready.status == "True" else ready.reason or "NotReady"
+
+
+_COLUMNS = (
+    Column("VERSION", lambda resource: str(resource.spec.get("version", ""))),
+    Column("READY", _ready),
+    Column("STATUS", _condition),
+)
+
+
+def fold_zones(zones: Mapping[str, JsonObject]) -> JsonObject:
+    """The status of a region from those its zones report (each as `driver.zone_status` makes it).
+
+    Counts add up; a condition is "True" when it is so in every zone, and otherwise as in the first zone,
+    by name, where it is not; `observedGeneration` is the smallest: what all of them have seen.
+    """
+    ordered = [zones[name] for name in sorted(zones)]
+    conditions: dict[str, Any] = {}
+    for status in ordered:
+        for condition in status.get("conditions", []):
+            held = conditions.get(condition["type"])
+            if held is None or (held["status"] == "True" and condition["status"] != "True"):
+                conditions[condition["type"]] = condition
+    folded: JsonObject = {
+        count: sum(int(status.get(count, 0)) for status in ordered)
+        for count in ("desired", "ready", "updated")
+    }
+    folded["observedGeneration"] = min((int(s.get("observedGeneration", 0)) for s in ordered), default=0)
+    folded["conditions"] = [conditions[name] for name in sorted(conditions)]
+    return folded
+
+
+DEPLOYMENT = Kind(
+    name="Deployment",
+    plural="deployments",
+    short_names=("deploy",),
+    spec=DeploymentSpec,
+    status_owner=CONTROLLER,
+    references=_deployment_references,
+    finalizers=(f"transom.dev/{CONTROLLER}",),
+    columns=(
+        Column("APP", lambda resource: str(resource.spec.get("app", ""))),
+        *_COLUMNS,
+        Column("REGIONS", lambda resource: ",".join(resource.spec.get("regions", []))),
+    ),
+)
+
+REGIONAL_DEPLOYMENT = Kind(
+    name="RegionalDeployment",
+    plural="regionaldeployments",
+    short_names=("rdeploy",),
+    spec=RegionalDeploymentSpec,
+    owner=CONTROLLER,
+    status_owner=REGION,
+    reads=("Deployment", "Region"),
+    dotted_names=True,
+    references=_regional_references,
+    region_of=_region_of,
+    finalizers=(f"transom.dev/{REGION}",),
+    fold_zones=fold_zones,
+    columns=(Column("REGION", lambda resource: str(resource.spec.get("region", ""))), *_COLUMNS),
+)

@@ -1,0 +1,1 @@
+"""Instance: one running copy of an app. Regions originate it; nobody declares it."""

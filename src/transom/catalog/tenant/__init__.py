@@ -1,0 +1,1 @@
+"""Tenant: whose resources they are. A tenant's name is the namespace of what it owns."""

@@ -1,0 +1,178 @@
+"""A kind says what resources of one type hold, who may write them, and what their owner reads.
+
+Layers follow from `owner` and `reads` alone: what people write is the ground floor (0); a kind whose owner
+reads others stands one floor above the highest of them. Calls go one way: an owner reads lower floors and
+writes its own; status flows back (invariant 7).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+
+from transom.model.errors import InvalidError, NotFoundError, Problem
+from transom.model.names import LABEL_RULE, SUBDOMAIN_RULE, Key, is_label, is_subdomain
+from transom.model.resources import API_VERSION, JsonObject, Metadata, Resource
+
+PEOPLE = "api"
+"""The owner of kinds whose spec people write, through the hub's API."""
+REGION = "region"
+"""The owner of what regions originate: instances, and the status of what they were asked for."""
+
+
+class Spec(BaseModel):
+    """Base of every kind's spec: frozen, camelCase in JSON, unknown fields are mistakes, no type coercion."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+    )
+
+
+@dataclass(frozen=True)
+class Column:
+    """A printed column of `transom get`: a title and what to show of a resource."""
+
+    title: str
+    show: Callable[[Resource], str]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A resource type.
+
+    `owner` writes its spec and `status_owner` its status (`PEOPLE`, `REGION`, or a controller's name; nobody
+    else may: invariant 6). `reads` are the kinds the owner looks at. `region_of` names the region a resource
+    is published to. `references` names what must exist when a spec is written. `finalizers` are put on every
+    new resource; the role named after the slash removes its own. `guards` is the column ("namespace" or
+    "region") by which others depend on a resource of this kind: it cannot be deleted while they exist.
+    `fold_zones` makes one status of the statuses that a region's zones report.
+    """
+
+    name: str
+    plural: str
+    spec: type[Spec] | None
+    owner: str = PEOPLE
+    status_owner: str = ""
+    reads: tuple[str, ...] = ()
+    namespaced: bool = True
+    dotted_names: bool = False
+    short_names: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
+    finalizers: tuple[str, ...] = ()
+    region_of: Callable[[Resource], str] | None = None
+    references: Callable[[Resource], Iterable[Key]] | None = None
+    guards: str = ""
+    fold_zones: Callable[[Mapping[str, JsonObject]], JsonObject] | None = None
+
+    def parse(self, resource: Resource) -> Any:
+        """The spec as this kind's typed class. Raises `InvalidError` with every mistake."""
+        if self.spec is None:
+            return None
+        try:
+            return self.spec.model_validate(resource.spec)
+        except ValidationError as error:
+            raise InvalidError(str(resource.key), problems_of(error, "spec")) from None
+
+    def validate(self, resource: Resource) -> Resource:
+        """The resource with its spec's defaults written out. Raises `InvalidError` with every mistake."""
+        problems = list(_metadata_problems(self, resource))
+        spec: JsonObject = {}
+        if self.spec is not None:
+            try:
+                spec = self.spec.model_validate(resource.spec).model_dump(by_alias=True, exclude_none=True)
+            except ValidationError as error:
+                problems.extend(problems_of(error, "spec"))
+        elif resource.spec:
+            problems.append(Problem("spec", f"a {self.name} has no spec"))
+        if problems:
+            raise InvalidError(f"{self.name} {resource.metadata.name!r}", problems)
+        return msgspec.structs.replace(resource, api_version=API_VERSION, spec=spec)
+
+
+def _metadata_problems(kind: Kind, resource: Resource) -> Iterator[Problem]:
+    meta: Metadata = resource.metadata
+    if resource.api_version not in ("", API_VERSION):
+        yield Problem("apiVersion", f"expected {API_VERSION!r}, not {resource.api_version!r}")
+    fits, rule = (is_subdomain, SUBDOMAIN_RULE) if kind.dotted_names else (is_label, LABEL_RULE)
+    if not fits(meta.name):
+        yield Problem("metadata.name", f"{meta.name!r} {rule}")
+    if kind.namespaced and not is_label(meta.namespace):
+        yield Problem("metadata.namespace", f"{meta.namespace!r} (the tenant) {LABEL_RULE}")
+    if not kind.namespaced and meta.namespace:
+        yield Problem("metadata.namespace", f"a {kind.name} belongs to no tenant; remove the namespace")
+
+
+def problems_of(error: ValidationError, root: str = "") -> list[Problem]:
+    """Every mistake pydantic found, with dotted paths below `root`."""
+    problems: list[Problem] = []
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        path = root
+        for part in item["loc"]:
+            path += f"[{part}]" if isinstance(part, int) else (f".{part}" if path else part)
+        message = "unknown field" if item["type"] == "extra_forbidden" else item["msg"]
+        problems.append(Problem(path, message.removeprefix("Value error, ")))
+    return problems
+
+
+class Catalog:
+    """The kinds of one system, found by any name people use; cycles and second owners are refused here.
+
+    Raises `InvalidError` at construction when two kinds share a name, a kind reads one that is not there,
+    or reading goes in a circle.
+    """
+
+    def __init__(self, kinds: Iterable[Kind]) -> None:
+        self._kinds: dict[str, Kind] = {}
+        self._aliases: dict[str, Kind] = {}
+        problems: list[Problem] = []
+        for kind in kinds:
+            if kind.name in self._kinds:
+                first = self._kinds[kind.name]
+                problems.append(Problem(kind.name, f"owned twice, by {first.owner!r} and by {kind.owner!r}"))
+                continue
+            self._kinds[kind.name] = kind
+            for alias in (kind.name.lower(), kind.plural, *kind.short_names):
+                taken = self._aliases.setdefault(alias, kind)
+                if taken is not kind:
+                    problems.append(Problem(kind.name, f"the name {alias!r} already means {taken.name}"))
+        for kind in self:
+            problems.extend(
+                Problem(kind.name, f"reads {read!r}, which is not a kind")
+                for read in kind.reads
+                if read not in self._kinds
+            )
+        if problems:
+            raise InvalidError("the catalog", problems)
+        self.layers: dict[str, int] = {}
+        for kind in self:
+            self._layer(kind, ())
+
+    def __iter__(self) -> Iterator[Kind]:
+        return iter(self._kinds.values())
+
+    def __getitem__(self, name: str) -> Kind:
+        """The kind called exactly `name`. Raises `NotFoundError`."""
+        kind = self._kinds.get(name)
+        if kind is None:
+            raise NotFoundError(f"unknown kind {name!r}; there are {', '.join(sorted(self._kinds))}")
+        return kind
+
+    def named(self, name: str) -> Kind:
+        """The kind that people call `name`: kind, plural or short name, in any case. Raises `NotFoundError`."""
+        return self._aliases.get(name.lower()) or self[name]
+
+    def _layer(self, kind: Kind, path: tuple[str, ...]) -> int:
+        if kind.name in path:
+            circle = " -> ".join((*path[path.index(kind.name) :], kind.name))
+            raise InvalidError("the catalog", [Problem(kind.name, f"reads itself through {circle}")])
+        if kind.name not in self.layers:
+            below = [self._layer(self._kinds[read], (*path, kind.name)) for read in kind.reads]
+            self.layers[kind.name] = 1 + max(below) if below else 0
+        return self.layers[kind.name]

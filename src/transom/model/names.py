@@ -1,0 +1,45 @@
+"""Names that people and programs give things, and the keys made of them."""
+
+import re
+from typing import NamedTuple, Self
+
+from transom.model.errors import InvalidError, Problem
+
+LABEL_CHARACTERS_MAX = 63
+SUBDOMAIN_CHARACTERS_MAX = 253
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+
+LABEL_RULE = (
+    "must be a DNS label: at most 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit"
+)
+SUBDOMAIN_RULE = "must be DNS labels joined by dots, at most 253 characters"
+
+
+def is_label(text: str) -> bool:
+    """Whether `text` is a DNS label (RFC 1123)."""
+    return len(text) <= LABEL_CHARACTERS_MAX and _LABEL.fullmatch(text) is not None
+
+
+def is_subdomain(text: str) -> bool:
+    """Whether `text` is one or more DNS labels joined by dots (RFC 1123)."""
+    return len(text) <= SUBDOMAIN_CHARACTERS_MAX and all(is_label(part) for part in text.split("."))
+
+
+class Key(NamedTuple):
+    """Which resource: its kind, its namespace (the tenant; empty for kinds that have none), its name."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        """`Kind/namespace/name`: the key of its records, and how messages name it."""
+        return f"{self.kind}/{self.namespace}/{self.name}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `str` wrote. Raises `InvalidError`."""
+        parts = text.split("/")
+        if len(parts) != 3 or not parts[0] or not parts[2]:  # noqa: PLR2004
+            raise InvalidError(f"resource key {text!r}", [Problem("", "expected Kind/namespace/name")])
+        return cls(*parts)

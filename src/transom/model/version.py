@@ -1,0 +1,36 @@
+"""A version says which of two values of one key is newer, whoever looks and in whatever order they came.
+
+Next on the data's way: `records`.
+"""
+
+from typing import NamedTuple, Self
+
+from transom.model.errors import InvalidError, Problem
+
+
+class Version(NamedTuple):
+    """`(epoch, counter, origin)`, compared in that order.
+
+    `epoch` is the writer's incarnation: larger after its storage was lost or restored. `counter` is its
+    commit order. `origin` breaks ties between writers. Two records with one key, equal versions and
+    different bytes mean two writers believe they are one: `VersionClashError`.
+    """
+
+    epoch: int
+    counter: int
+    origin: str
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.counter}.{self.origin}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `str` wrote. Raises `InvalidError`."""
+        epoch, _, rest = text.partition(".")
+        counter, _, origin = rest.partition(".")
+        # isdigit() alone admits characters int() refuses, such as superscripts.
+        if not (epoch.isascii() and epoch.isdigit() and counter.isascii() and counter.isdigit() and origin):
+            raise InvalidError(
+                f"version {text!r}", [Problem("", "expected EPOCH.COUNTER.ORIGIN, as 3.17.hub")]
+            )
+        return cls(int(epoch), int(counter), origin)

@@ -1,0 +1,45 @@
+"""Configuration: frozen, typed, read from one TOML file, and checked as a whole.
+
+Every mistake is reported at once, each with its path, so that nobody mends a file one error at a time.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from transom.model.errors import InvalidError, Problem
+from transom.model.kinds import problems_of
+
+
+class Config(BaseModel):
+    """Base of every configuration: unknown keys are mistakes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load(path: Path, schema: type[C]) -> C:
+    """Read `path` as `schema`. Relative paths in it mean "beside the file" (see `beside`).
+
+    Raises `InvalidError` that lists every mistake in the file.
+    """
+    what = f"configuration {path}"
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidError(what, [Problem("", "there is no such file")]) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidError(what, [Problem("", f"cannot be read as TOML: {error}")]) from None
+    try:
+        return schema.model_validate(data)
+    except ValidationError as error:
+        raise InvalidError(what, problems_of(error)) from None
+
+
+def beside(file: Path, path: Path) -> Path:
+    """`path` as written in `file`: relative paths begin at the file's folder."""
+    return path if path.is_absolute() else file.resolve().parent / path

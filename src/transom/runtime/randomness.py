@@ -1,0 +1,31 @@
+"""Randomness as one small interface: jitter and identifiers from a seedable source, secrets from the system."""
+
+import random
+import secrets
+import uuid
+
+_TOKEN_BYTES = 32
+
+
+class Randomness:
+    """All randomness of one process; `seed` makes it repeatable (secrets never are)."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        self._random = random.Random(seed)  # noqa: S311  # jitter and names, not secrets
+
+    def jitter(self, seconds: float, share: float = 0.1) -> float:
+        """`seconds`, up to `share` more or less."""
+        return seconds * (1 + share * (2 * self._random.random() - 1))
+
+    def below(self, seconds: float) -> float:
+        """Anything from 0 to `seconds`."""
+        return seconds * self._random.random()
+
+    def uid(self) -> str:
+        """A random identifier (UUID, version 4)."""
+        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+
+
+def new_secret() -> str:
+    """256 random bits, URL-safe; never seeded."""
+    return secrets.token_urlsafe(_TOKEN_BYTES)

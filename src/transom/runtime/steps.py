@@ -1,0 +1,45 @@
+"""Named points around every durable step, so that a test can kill the process exactly there.
+
+`TRANSOM_DIE_AT=store.committed:3` kills this process (SIGKILL, nothing is flushed or cleaned up) the third
+time it comes past that point. Without the variable a point costs one comparison.
+"""
+
+import os
+import signal
+
+POINTS = (
+    "agent.reported",
+    "agent.remembered",
+    "archive.stored",
+    "driver.intended",
+    "driver.spawned",
+    "driver.recorded",
+    "driver.stopping",
+    "driver.stopped",
+    "log.appending",
+    "log.appended",
+    "mirror.fetched",
+    "mirror.appended",
+    "publish.read",
+    "publish.appended",
+    "relay.read",
+    "relay.appended",
+    "store.committing",
+    "store.committed",
+    "table.applying",
+    "table.applied",
+)
+"""Every point there is; `scenarios` draws from these."""
+
+_name, _, _count = os.environ.get("TRANSOM_DIE_AT", "").partition(":")
+_left = int(_count or 1)
+
+
+def step(name: str) -> None:
+    """Mark a durable step; die here when the environment says so."""
+    global _left  # noqa: PLW0603  # one process dies once
+    if name != _name:
+        return
+    _left -= 1
+    if _left <= 0:
+        os.kill(os.getpid(), signal.SIGKILL)

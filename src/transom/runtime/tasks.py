@@ -1,0 +1,97 @@
+"""Workers that belong to their process: supervised, named, and never orphaned.
+
+A worker is an endless coroutine. When it raises, its error says what follows (`model.errors.Advice`):
+RETRY starts it again after a backoff, STOP parks it and shows why, CRASH ends the whole group, and with it
+the process. Every worker's state can be read, so that health pages and `transom regions` tell the truth.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+from transom.model.errors import Advice, advice_for
+from transom.runtime.backoff import Backoff
+from transom.runtime.clock import Clock
+from transom.runtime.randomness import Randomness
+from transom.runtime.telemetry import get_logger
+
+log = get_logger(__name__)
+
+_HEALTHY_AFTER_SECONDS = 10.0
+
+
+@dataclass
+class WorkerState:
+    """What a worker is doing: "running", "retrying" or "stopped", and the error that made it so."""
+
+    name: str
+    state: str = "running"
+    error: str = ""
+    restarts: int = 0
+    since: float = 0.0
+
+
+@dataclass
+class Workers:
+    """A group of supervised workers; used through `workers()`."""
+
+    group: asyncio.TaskGroup
+    clock: Clock
+    randomness: Randomness
+    states: dict[str, WorkerState] = field(default_factory=dict[str, WorkerState])
+    tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+
+    def start(self, name: str, worker: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """Run `worker` for as long as the group lives; a worker that returns is finished."""
+        state = self.states[name] = WorkerState(name, since=self.clock.wall())
+        task = self.group.create_task(self._supervise(state, worker), name=name)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    async def _supervise(self, state: WorkerState, worker: Callable[[], Awaitable[None]]) -> None:
+        backoff = Backoff(self.randomness)
+        while True:
+            began = self.clock.monotonic()
+            try:
+                await worker()
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                advice = advice_for(error)
+                if advice is Advice.CRASH:
+                    log.exception("worker crashed", worker=state.name)
+                    raise
+                if self.clock.monotonic() - began > _HEALTHY_AFTER_SECONDS:
+                    backoff.reset()
+                self._note(state, advice, error)
+                if advice is Advice.STOP:
+                    return
+                await self.clock.sleep(backoff.next_seconds())
+                state.state = "running"
+            else:
+                self.states.pop(state.name, None)
+                return
+
+    def _note(self, state: WorkerState, advice: Advice, error: Exception) -> None:
+        message = f"{type(error).__name__}: {error}"
+        repeated = state.error == message
+        state.state = "stopped" if advice is Advice.STOP else "retrying"
+        state.error, state.since = message, self.clock.wall()
+        state.restarts += 1
+        # The same failure over and over is one line, not a flood.
+        write = log.debug if repeated else log.warning
+        write("worker failed", worker=state.name, advice=advice.value, error=message)
+
+
+@contextlib.asynccontextmanager
+async def workers(clock: Clock, randomness: Randomness) -> AsyncIterator[Workers]:
+    """A group whose workers are all cancelled, and awaited, when the block is left."""
+    async with asyncio.TaskGroup() as group:
+        held = Workers(group, clock, randomness)
+        try:
+            yield held
+        finally:
+            for task in held.tasks:
+                task.cancel()
