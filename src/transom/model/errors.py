@@ -6,7 +6,7 @@ command line maps them to exit codes in another.
 
 from collections.abc import Iterable
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import msgspec
 
@@ -81,7 +81,7 @@ class GenerationError(FencedError):
 
 
 class OutOfRangeError(TransomError):
-    """The offset asked for is not in the partition: records before `start` were removed, or it was recreated."""
+    """The offset asked for is not in the partition: entries were removed, or it was recreated."""
 
     def __init__(self, topic: str, partition: int, offset: int, start: int, end: int) -> None:
         self.topic, self.partition, self.offset, self.start, self.end = topic, partition, offset, start, end
@@ -97,6 +97,10 @@ class UnknownTopicError(NotFoundError):
     def __init__(self, topic: str) -> None:
         self.topic = topic
         super().__init__(f"topic {topic!r} does not exist in this log; create it before using it")
+
+
+class ExpiredError(TransomError):
+    """What was asked for is no longer kept: begin again from a list."""
 
 
 class VersionClashError(TransomError):
@@ -128,7 +132,14 @@ class BrokenInvariantError(TransomError):
 
 
 def advice_for(error: BaseException) -> Advice:
-    """What to do about any exception: our own say it themselves, the network is retried, a bug crashes."""
+    """What to do about any exception: our own say it themselves, the network is retried, a bug crashes.
+
+    Of a group of exceptions the gravest decides.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        inner = {advice_for(cause) for cause in group.exceptions}
+        return next(advice for advice in (Advice.CRASH, Advice.STOP, Advice.RETRY) if advice in inner)
     if isinstance(error, TransomError):
         return error.advice
     if isinstance(error, OSError | TimeoutError):

@@ -69,7 +69,7 @@ class Kind:
     region_of: Callable[[Resource], str] | None = None
     references: Callable[[Resource], Iterable[Key]] | None = None
     guards: str = ""
-    fold_zones: Callable[[Mapping[str, JsonObject]], JsonObject] | None = None
+    fold_zones: Callable[[Resource, Mapping[str, JsonObject]], JsonObject] | None = None
 
     def parse(self, resource: Resource) -> Any:
         """The spec as this kind's typed class. Raises `InvalidError` with every mistake."""
@@ -165,7 +165,7 @@ class Catalog:
         return kind
 
     def named(self, name: str) -> Kind:
-        """The kind that people call `name`: kind, plural or short name, in any case. Raises `NotFoundError`."""
+        """The kind that people call `name`, short names included, in any case. Raises `NotFoundError`."""
         return self._aliases.get(name.lower()) or self[name]
 
     def _layer(self, kind: Kind, path: tuple[str, ...]) -> int:

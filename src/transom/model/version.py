@@ -3,9 +3,13 @@
 Next on the data's way: `records`.
 """
 
+import re
 from typing import NamedTuple, Self
 
 from transom.model.errors import InvalidError, Problem
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
+"""What every table can store in 64 bits; a larger number would stop whoever reads it."""
 
 
 class Version(NamedTuple):
@@ -28,8 +32,7 @@ class Version(NamedTuple):
         """Read what `str` wrote. Raises `InvalidError`."""
         epoch, _, rest = text.partition(".")
         counter, _, origin = rest.partition(".")
-        # isdigit() alone admits characters int() refuses, such as superscripts.
-        if not (epoch.isascii() and epoch.isdigit() and counter.isascii() and counter.isdigit() and origin):
+        if not (_NUMBER.fullmatch(epoch) and _NUMBER.fullmatch(counter) and origin):
             raise InvalidError(
                 f"version {text!r}", [Problem("", "expected EPOCH.COUNTER.ORIGIN, as 3.17.hub")]
             )

@@ -63,24 +63,31 @@ class ManualClock:
             await asyncio.sleep(0)
             return
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._sleepers.append((self._elapsed + seconds, woken))
-        await woken
+        sleeper = (self._elapsed + seconds, woken)
+        self._sleepers.append(sleeper)
+        try:
+            await woken
+        finally:
+            self._sleepers.remove(sleeper)
 
     def advance(self, seconds: float) -> None:
         """Move the time forward and wake whoever slept until then."""
         self._elapsed += seconds
-        due = [woken for end, woken in self._sleepers if end <= self._elapsed]
-        self._sleepers = [(end, woken) for end, woken in self._sleepers if end > self._elapsed]
-        for woken in due:
-            if not woken.done():
+        for end, woken in self._sleepers:
+            if end <= self._elapsed and not woken.done():
                 woken.set_result(None)
 
     @property
     def sleeping(self) -> int:
         """How many are asleep."""
-        return len(self._sleepers)
+        return sum(not woken.done() for _, woken in self._sleepers)
 
 
 def timestamp(clock: Clock) -> str:
-    """The wall time as RFC 3339 in UTC, to the microsecond, as it stands in resources."""
-    return datetime.fromtimestamp(clock.wall(), UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    """The wall time as it stands in resources."""
+    return rfc3339(clock.wall())
+
+
+def rfc3339(wall: float) -> str:
+    """Seconds since 1970 as RFC 3339 in UTC, to the microsecond: such texts sort as their times do."""
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""Randomness as one small interface: jitter and identifiers from a seedable source, secrets from the system."""
+"""Randomness as one small interface: jitter and identifiers can be seeded, secrets never."""
 
 import random
 import secrets

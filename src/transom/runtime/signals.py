@@ -44,13 +44,13 @@ async def wait_any(levels: Iterable[tuple[Level, int]], timeout_seconds: float |
     for level, _ in pairs:
         level.attach(risen)
     try:
-        while not any(level.value > seen for level, seen in pairs):
-            risen.clear()
-            try:
-                async with asyncio.timeout(timeout_seconds):
-                    await risen.wait()
-            except TimeoutError:
-                return False
+        async with asyncio.timeout(timeout_seconds):
+            while not any(level.value > seen for level, seen in pairs):
+                risen.clear()
+                await risen.wait()
+    except TimeoutError:
+        return False
+    else:
         return True
     finally:
         for level, _ in pairs:

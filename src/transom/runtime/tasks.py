@@ -7,7 +7,7 @@ the process. Every worker's state can be read, so that health pages and `transom
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 from transom.model.errors import Advice, advice_for
@@ -86,7 +86,7 @@ class Workers:
 
 
 @contextlib.asynccontextmanager
-async def workers(clock: Clock, randomness: Randomness) -> AsyncIterator[Workers]:
+async def workers(clock: Clock, randomness: Randomness) -> AsyncGenerator[Workers]:
     """A group whose workers are all cancelled, and awaited, when the block is left."""
     async with asyncio.TaskGroup() as group:
         held = Workers(group, clock, randomness)

@@ -31,9 +31,9 @@ class SerialThread:
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `call` on the thread and return what it returns or raise what it raises."""
-        if self._closed:
-            raise RuntimeError(f"thread {self._thread.name} is closed")
         async with self._room:
+            if self._closed:
+                raise RuntimeError(f"thread {self._thread.name} is closed")
             loop = asyncio.get_running_loop()
             done: asyncio.Future[T] = loop.create_future()
 
@@ -49,6 +49,15 @@ class SerialThread:
 
             self._calls.put(attempt)
             return await done
+
+    def post(self, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Have `call` run on the thread, without waiting for it; it must not raise.
+
+        Whoever posts bounds how much is under way.
+        """
+        if self._closed:
+            raise RuntimeError(f"thread {self._thread.name} is closed")
+        self._calls.put(lambda: call(*args, **kwargs))
 
     async def close(self) -> None:
         """End the thread once everything accepted has run. Closing twice is fine."""

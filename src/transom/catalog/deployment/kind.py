@@ -59,8 +59,8 @@ class AppSpec(Spec):
     @field_validator("env")
     @classmethod
     def _names(cls, env: dict[str, str]) -> dict[str, str]:
-        for name in env:
-            if not name or "=" in name or "\0" in name or "\0" in env[name]:
+        for name, value in env.items():
+            if not name or "=" in name or "\0" in name or "\0" in value:
                 raise ValueError(f"{name!r} is not a name for an environment variable")
             if name == "PORT" or name.startswith("TRANSOM_"):
                 raise ValueError(f"{name!r} is set by transom")
@@ -140,11 +140,12 @@ _COLUMNS = (
 )
 
 
-def fold_zones(zones: Mapping[str, JsonObject]) -> JsonObject:
+def fold_zones(regional: Resource, zones: Mapping[str, JsonObject]) -> JsonObject:
     """The status of a region from those its zones report (each as `driver.zone_status` makes it).
 
-    Counts add up; a condition is "True" when it is so in every zone, and otherwise as in the first zone,
-    by name, where it is not; `observedGeneration` is the smallest: what all of them have seen.
+    Counts add up; a condition is "True" when it is so in every zone, and otherwise as in the first zone, by
+    name, where it is not; `observedGeneration` is the smallest: what all of them have seen. A zone that has
+    something to do and has not reported yet makes the region not ready.
     """
     ordered = [zones[name] for name in sorted(zones)]
     conditions: dict[str, Any] = {}
@@ -157,7 +158,12 @@ def fold_zones(zones: Mapping[str, JsonObject]) -> JsonObject:
         count: sum(int(status.get(count, 0)) for status in ordered)
         for count in ("desired", "ready", "updated")
     }
-    folded["observedGeneration"] = min((int(s.get("observedGeneration", 0)) for s in ordered), default=0)
+    silent = sorted(name for name in regional.spec["zones"] if name not in zones)
+    seen = [int(status.get("observedGeneration", 0)) for status in ordered]
+    folded["observedGeneration"] = 0 if silent else min(seen, default=regional.metadata.generation)
+    if silent:
+        waiting = f"zone {silent[0]!r} has not reported yet"
+        conditions["Ready"] = {"type": "Ready", "status": "False", "reason": "Waiting", "message": waiting}
     folded["conditions"] = [conditions[name] for name in sorted(conditions)]
     return folded
 

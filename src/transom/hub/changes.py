@@ -1,0 +1,306 @@
+"""What a write means: pure functions from what is held to what shall be, and the rules every one must keep.
+
+A `Change` carries a function of the held resource, run inside the store's transaction, so that nothing can
+come between reading and writing. `evaluate` then checks it: ownership (invariant 6), schema, finalizers,
+generation. Next on the data's way: `hub.store` writes what comes out.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import msgspec
+
+from transom.model.errors import (
+    ConflictError,
+    ExistsError,
+    ForbiddenError,
+    InvalidError,
+    NotFoundError,
+    Problem,
+)
+from transom.model.kinds import PEOPLE, Kind
+from transom.model.names import Key
+from transom.model.resources import API_GROUP, API_VERSION, JsonObject, Metadata, Resource
+
+
+class Actor(msgspec.Struct, frozen=True):
+    """Who writes: the role that owns kinds ("api", "region", a controller), and which person or part."""
+
+    role: str
+    who: str
+
+
+Held = Resource | None
+Wanted = Callable[[Held], Held]
+"""From what is held to what shall be held; None means "shall not exist"."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of one resource, by somebody, for a reason.
+
+    `outdated` is asked about what was deleted last under this key, when nothing is held: whether this change
+    is older than that, and must not bring it back (invariant 2).
+    """
+
+    key: Key
+    wanted: Wanted
+    actor: Actor
+    why: str = ""
+    outdated: Callable[[Resource], bool] | None = None
+
+
+# --- what people and controllers ask for ---------------------------------------------------------------
+
+
+def creating(resource: Resource) -> Wanted:
+    """Make it. Raises `ExistsError` when it is there (also while it is being deleted)."""
+
+    def wanted(held: Held) -> Held:
+        if held is not None:
+            state = "is still being deleted" if held.deleting else "exists already"
+            raise ExistsError(f"{resource.key} {state}")
+        return resource
+
+    return wanted
+
+
+def replacing(resource: Resource) -> Wanted:
+    """Replace spec, labels, annotations and finalizers.
+
+    With a `resourceVersion` in its metadata it must be the one held, else `ConflictError`. Status stays.
+    """
+
+    def wanted(held: Held) -> Held:
+        held = _existing(resource.key, held)
+        _expect(held, resource.metadata.resource_version, resource.metadata.uid)
+        return msgspec.structs.replace(
+            resource,
+            metadata=msgspec.structs.replace(
+                held.metadata,
+                labels=resource.metadata.labels,
+                annotations=resource.metadata.annotations,
+                finalizers=resource.metadata.finalizers or held.metadata.finalizers,
+            ),
+            status=held.status,
+        )
+
+    return wanted
+
+
+def applying(resource: Resource) -> Wanted:
+    """Create it, or replace it when it exists."""
+
+    def wanted(held: Held) -> Held:
+        return resource if held is None else replacing(resource)(held)
+
+    return wanted
+
+
+def merge_patching(key: Key, patch: JsonObject) -> Wanted:
+    """Change it by a JSON merge patch (RFC 7396) over the whole object."""
+
+    def wanted(held: Held) -> Held:
+        held = _existing(key, held)
+        whole: JsonObject = msgspec.to_builtins(held)
+        merged = merge(whole, patch)
+        try:
+            resource = msgspec.convert(merged, Resource)
+        except msgspec.ValidationError as error:
+            raise InvalidError(str(key), [Problem("", str(error))]) from None
+        if resource.key != key:
+            raise InvalidError(str(key), [Problem("metadata", "kind, namespace and name cannot be changed")])
+        _expect(held, resource.metadata.resource_version, resource.metadata.uid)
+        kept = msgspec.structs.replace(
+            held.metadata,
+            labels=resource.metadata.labels,
+            annotations=resource.metadata.annotations,
+            finalizers=resource.metadata.finalizers,
+        )
+        return msgspec.structs.replace(resource, metadata=kept)
+
+    return wanted
+
+
+def deleting(key: Key, resource_version: str = "", uid: str = "") -> Wanted:
+    """Delete it: at once without finalizers, else as soon as the last one is gone."""
+
+    def wanted(held: Held) -> Held:
+        _expect(_existing(key, held), resource_version, uid)
+        return None
+
+    return wanted
+
+
+def setting_status(key: Key, uid: str, status: JsonObject) -> Wanted:
+    """Replace the status of the resource that has this uid; of another one, `ConflictError`."""
+
+    def wanted(held: Held) -> Held:
+        held = _existing(key, held)
+        _expect(held, "", uid)
+        return held.with_status(status)
+
+    return wanted
+
+
+def dropping_finalizer(key: Key, uid: str, role: str) -> Wanted:
+    """Take the finalizer of `role` away: it has finished its part of the deletion."""
+
+    def wanted(held: Held) -> Held:
+        held = _existing(key, held)
+        _expect(held, "", uid)
+        return without_finalizer(held, role)
+
+    return wanted
+
+
+def without_finalizer(resource: Resource, role: str) -> Resource:
+    """The resource without the finalizer of `role`."""
+    mine = finalizer_of(role)
+    return resource.with_metadata(finalizers=[name for name in resource.metadata.finalizers if name != mine])
+
+
+def finalizer_of(role: str) -> str:
+    """The finalizer that only `role` may remove."""
+    return f"{API_GROUP}/{role}"
+
+
+def merge(target: Any, patch: Any) -> Any:
+    """JSON merge patch, RFC 7396: null removes, objects merge, everything else replaces."""
+    if not isinstance(patch, dict):
+        return patch
+    merged: JsonObject = dict(cast("JsonObject", target)) if isinstance(target, dict) else {}
+    for name, value in cast("JsonObject", patch).items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge(merged.get(name), value)
+    return merged
+
+
+def _existing(key: Key, held: Held) -> Resource:
+    if held is None:
+        raise NotFoundError(f"{key} does not exist")
+    return held
+
+
+def _expect(held: Resource, resource_version: str, uid: str) -> None:
+    if uid and uid != held.metadata.uid:
+        raise ConflictError(f"{held.key} is another object now: its uid is {held.metadata.uid}, not {uid}")
+    if resource_version and resource_version != held.metadata.resource_version:
+        raise ConflictError(
+            f"{held.key} was changed by someone else: it is at resourceVersion "
+            f"{held.metadata.resource_version}, not {resource_version}; read it again and repeat the change"
+        )
+
+
+# --- what every change must keep -----------------------------------------------------------------------
+
+
+def evaluate(kind: Kind, held: Held, change: Change, uid: str, now: str) -> Held:
+    """What shall be held after `change`; `held` itself when it changes nothing; None when it goes.
+
+    `uid` is for a new resource. Raises what `change` raises, `InvalidError`, `ForbiddenError`.
+    """
+    wanted = change.wanted(held)
+    if wanted is None:
+        return _deleted(kind, held, change.actor, now)
+    if wanted.key != change.key:
+        raise InvalidError(str(change.key), [Problem("metadata", f"is that of {wanted.key}")])
+    if held is None:
+        return _created(kind, wanted, change.actor, uid, now)
+    return _updated(kind, held, wanted, change.actor)
+
+
+def _created(kind: Kind, wanted: Resource, actor: Actor, uid: str, now: str) -> Resource:
+    _require_owner(kind, actor, "create")
+    if wanted.status and actor.role != kind.status_owner:
+        wanted = wanted.with_status({})  # as the Kubernetes API does: a status in a manifest is left out
+    meta = wanted.metadata
+    finalizers = [*kind.finalizers, *(name for name in meta.finalizers if name not in kind.finalizers)]
+    fresh = Metadata(
+        name=meta.name,
+        namespace=meta.namespace,
+        uid=uid,
+        generation=1,
+        labels=meta.labels,
+        annotations=meta.annotations,
+        finalizers=finalizers,
+        owner_references=meta.owner_references,
+        creation_timestamp=now,
+    )
+    return kind.validate(msgspec.structs.replace(wanted, metadata=fresh))
+
+
+def _updated(kind: Kind, held: Resource, wanted: Resource, actor: Actor) -> Held:
+    if wanted.spec != held.spec:
+        wanted = kind.validate(wanted)
+    if kind.status_owner != actor.role and actor.role == PEOPLE:
+        wanted = wanted.with_status(held.status)
+    respecified = wanted.spec != held.spec
+    if respecified or _described(wanted) != _described(held):
+        _require_owner(kind, actor, "change")
+    if respecified:
+        _check_region(kind, held, wanted)
+    if wanted.status != held.status and actor.role != kind.status_owner:
+        raise ForbiddenError(
+            f"{actor.role!r} may not write the status of {held.key}; "
+            f"{kind.status_owner or 'nobody'} owns the status of a {kind.name}"
+        )
+    _check_finalizers(kind, held, wanted, actor)
+    if held.deleting and not wanted.metadata.finalizers:
+        return None
+    generation = held.metadata.generation + (1 if respecified else 0)
+    kept = msgspec.structs.replace(
+        held.metadata,
+        generation=generation,
+        labels=wanted.metadata.labels,
+        annotations=wanted.metadata.annotations,
+        finalizers=wanted.metadata.finalizers,
+    )
+    after = Resource(held.kind, kept, API_VERSION, wanted.spec, wanted.status)
+    return held if after == held else after
+
+
+def _deleted(kind: Kind, held: Held, actor: Actor, now: str) -> Held:
+    _require_owner(kind, actor, "delete")
+    if held is None or not held.metadata.finalizers:
+        return None
+    if held.deleting:
+        return held
+    return held.with_metadata(deletion_timestamp=now, generation=held.metadata.generation + 1)
+
+
+def _check_region(kind: Kind, held: Resource, wanted: Resource) -> None:
+    if kind.region_of is not None and kind.region_of(held) != kind.region_of(wanted):
+        # The old region would never hear of it: absence is never a delete (invariant 5).
+        raise InvalidError(
+            str(held.key), [Problem("spec.region", "cannot be changed; delete it and make another")]
+        )
+
+
+def _described(resource: Resource) -> tuple[Any, ...]:
+    return resource.metadata.labels, resource.metadata.annotations
+
+
+def _require_owner(kind: Kind, actor: Actor, verb: str) -> None:
+    if actor.role != kind.owner:
+        raise ForbiddenError(f"{actor.role!r} may not {verb} a {kind.name}; {kind.owner!r} owns that kind")
+
+
+def _check_finalizers(kind: Kind, held: Resource, wanted: Resource, actor: Actor) -> None:
+    before, after = set(held.metadata.finalizers), set(wanted.metadata.finalizers)
+    if before == after:
+        return
+    ours = f"{API_GROUP}/"
+    for name in before - after:
+        # Ours are removed by the part they are named after; others belong to whoever owns the kind.
+        allowed = finalizer_of(actor.role) == name if name.startswith(ours) else actor.role == kind.owner
+        if not allowed:
+            raise ForbiddenError(f"{actor.role!r} may not remove the finalizer {name!r} of {held.key}")
+    added = after - before
+    if added and (actor.role != kind.owner or held.deleting):
+        raise ForbiddenError(
+            f"{actor.role!r} may not add finalizers to {held.key}: {', '.join(sorted(added))}"
+        )

@@ -1,0 +1,71 @@
+"""The first tables.
+
+Revision ID: 0001
+Revises:
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "counter",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("epoch", sa.BigInteger, nullable=False),
+        sa.Column("revision", sa.BigInteger, nullable=False),
+        sa.Column("pruned_revision", sa.BigInteger, nullable=False),
+    )
+    op.create_table(
+        "resources",
+        sa.Column("kind", sa.String, primary_key=True),
+        sa.Column("namespace", sa.String, primary_key=True),
+        sa.Column("name", sa.String, primary_key=True),
+        sa.Column("uid", sa.String, nullable=False),
+        sa.Column("revision", sa.BigInteger, nullable=False),
+        sa.Column("described_revision", sa.BigInteger, nullable=False),
+        sa.Column("region", sa.String),
+        sa.Column("owner_uid", sa.String),
+        sa.Column("deleted", sa.Boolean, nullable=False),
+        sa.Column("body", sa.LargeBinary, nullable=False),
+    )
+    op.create_index("resources_by_region", "resources", ["region", "described_revision"])
+    op.create_index("resources_by_owner", "resources", ["owner_uid"])
+    op.create_index("resources_by_namespace", "resources", ["namespace", "kind"])
+    op.create_table(
+        "history",
+        sa.Column("revision", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("kind", sa.String, nullable=False),
+        sa.Column("namespace", sa.String, nullable=False),
+        sa.Column("name", sa.String, nullable=False),
+        sa.Column("event", sa.String, nullable=False),
+        sa.Column("role", sa.String, nullable=False),
+        sa.Column("who", sa.String, nullable=False),
+        sa.Column("why", sa.String, nullable=False),
+        sa.Column("at", sa.String, nullable=False),
+        sa.Column("generation", sa.BigInteger, nullable=False),
+        sa.Column("described", sa.Boolean, nullable=False),
+        sa.Column("body", sa.LargeBinary, nullable=False),
+    )
+    op.create_index("history_by_key", "history", ["kind", "namespace", "name", "revision"])
+    op.create_table(
+        "outbox",
+        sa.Column("revision", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("id", sa.String, nullable=False),
+        sa.Column("aggregatetype", sa.String, nullable=False),
+        sa.Column("aggregateid", sa.String, nullable=False),
+        sa.Column("type", sa.String, nullable=False),
+        sa.Column("payload", sa.LargeBinary, nullable=False),
+    )
+    op.create_table(
+        "positions",
+        sa.Column("reader", sa.String, primary_key=True),
+        sa.Column("topic", sa.String, primary_key=True),
+        sa.Column("partition", sa.Integer, primary_key=True),
+        sa.Column("next_offset", sa.BigInteger, nullable=False),
+    )

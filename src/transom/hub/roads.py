@@ -1,0 +1,189 @@
+"""The roads to one region: desired state down, status and heartbeats up, and what can be said of them.
+
+The worker runs at the hub; the region needs no way to reach the hub and does not know it exists.
+Next on the data's way: `links.publish` down, `links.mirror` and `archive` up.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+
+from transom.hub.archive import Archive
+from transom.hub.rows import DesiredRows
+from transom.hub.store import Store
+from transom.links.mirror import Mirror
+from transom.links.naming import mirrored_name
+from transom.links.publish import Publisher
+from transom.logs.protocol import Log, Topic, TopicPartition
+from transom.logs.records import from_entry
+from transom.model.errors import OutOfRangeError, TransomError
+from transom.runtime.clock import Clock
+from transom.runtime.randomness import Randomness
+from transom.runtime.tasks import Workers
+
+T = TypeVar("T")
+
+DESIRED = "desired"
+STATUS = "status"
+HEARTBEATS = "heartbeats"
+DESIRED_TABLE = "desired"
+
+_ASK_SECONDS = 1.0
+_SILENT_SECONDS = 10.0
+_WAIT_SECONDS = 30.0
+
+
+class Heartbeat(msgspec.Struct, frozen=True):
+    """What a region says of itself every few seconds; see `region.heartbeat`."""
+
+    time: str
+    desired: dict[str, int] = {}
+    version: str = ""
+    workers: dict[str, str] = {}
+
+
+class RoadsReport(msgspec.Struct, frozen=True):
+    """What the hub can say of its roads to a region. Lags are records; None means "cannot be asked now"."""
+
+    region: str
+    environment: str
+    reachable: bool
+    down_lag: int | None
+    up_lag: int | None
+    knows_age_seconds: float | None
+    last_heard: str
+    last_sweep_age_seconds: float | None
+    sweep_differences: int
+    gaps: list[str]
+    problems: dict[str, str]
+
+
+@dataclass
+class Roads:
+    """The workers between the hub and one region."""
+
+    region: str
+    environment: str
+    store: Store
+    hub_log: Log
+    region_log: Log
+    clock: Clock
+    randomness: Randomness
+    sweep_seconds: float
+    _heard_at: float = 0.0
+    _heard: Heartbeat | None = None
+    _agreed_at: float = 0.0
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
+
+    def __post_init__(self) -> None:
+        names = {topic: mirrored_name(topic, self.environment, self.region) for topic in (STATUS, HEARTBEATS)}
+        self._status_topic = names[STATUS]
+        self._heartbeat_topic = names[HEARTBEATS]
+        self.publisher = Publisher(
+            link=f"publish/{self.region}/{DESIRED}",
+            source=DesiredRows(self.store, self.region),
+            target=self.region_log,
+            topic=DESIRED,
+            table=DESIRED_TABLE,
+            clock=self.clock,
+            randomness=self.randomness,
+            sweep_seconds=self.sweep_seconds,
+        )
+        self.mirror = Mirror(f"mirror/{self.region}", self.region_log, self.hub_log, names, self.clock)
+        self.archive = Archive(self.store, self.hub_log, self.region, self._status_topic)
+
+    async def open(self) -> None:
+        """Make sure the mirrored topics are there, so that they can be read before the region was reached."""
+        await self.hub_log.create(
+            [Topic(self._status_topic, compact=True), Topic(self._heartbeat_topic, compact=True)]
+        )
+
+    def start(self, workers: Workers) -> None:
+        """Start the workers; `stop` ends them."""
+        self._workers = workers
+        self._tasks = [
+            workers.start(f"publish to {self.region}", self.publisher.run),
+            workers.start(f"mirror from {self.region}", self.mirror.run),
+            workers.start(f"archive of {self.region}", self.archive.run),
+            workers.start(f"heartbeats of {self.region}", self._listen),
+        ]
+
+    async def stop(self) -> None:
+        """End the workers and the connection."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.region_log.close()
+
+    async def report(self) -> RoadsReport:
+        """How the roads are now; asks the region, for a second at most."""
+        now = self.clock.wall()
+        down, up = await asyncio.gather(_within(self._down_lag()), _within(self.mirror.lag()))
+        contact = max(self.publisher.state.contact, self.mirror.state.contact)
+        swept = self.publisher.state.last_sweep
+        return RoadsReport(
+            region=self.region,
+            environment=self.environment,
+            reachable=up is not None and now - max(contact, self._heard_at) < _SILENT_SECONDS,
+            down_lag=down,
+            up_lag=up,
+            knows_age_seconds=round(now - self._agreed_at, 1) if self._agreed_at else None,
+            last_heard=self._heard.time if self._heard else "",
+            last_sweep_age_seconds=round(now - swept, 1) if swept else None,
+            sweep_differences=self.publisher.state.differences_found,
+            gaps=list(self.mirror.state.gaps),
+            problems=self._problems(),
+        )
+
+    async def _listen(self) -> None:
+        """Follow the region's heartbeats in the hub's log."""
+        offsets = {
+            TopicPartition(self._heartbeat_topic, number): max(bounds.start, bounds.end - 1)
+            for number, bounds in (await self.hub_log.bounds(self._heartbeat_topic)).items()
+        }
+        while True:
+            try:
+                entries = await self.hub_log.read(offsets, wait_seconds=_WAIT_SECONDS)
+            except OutOfRangeError as gap:
+                offsets[TopicPartition(gap.topic, gap.partition)] = gap.start
+                continue
+            for entry in entries:
+                offsets[entry.position] = entry.offset + 1
+                self._hear(msgspec.json.decode(from_entry(entry).value, type=Heartbeat), entry.timestamp_ms)
+
+    def _hear(self, heartbeat: Heartbeat, at_ms: int) -> None:
+        self._heard, self._heard_at = heartbeat, at_ms / 1000
+        # What the region had read by then is all there was for it: from here its knowledge ages.
+        told = self.publisher.state
+        if told.revision >= self.store.changed.value and all(
+            heartbeat.desired.get(str(number), 0) >= end for number, end in told.ends.items()
+        ):
+            self._agreed_at = self._heard_at
+
+    async def _down_lag(self) -> int:
+        bounds = await self.region_log.bounds(DESIRED)
+        heard = self._heard.desired if self._heard else {}
+        waiting = sum(max(0, ends.end - heard.get(str(number), 0)) for number, ends in bounds.items())
+        rows, _ = await self.store.region_rows(self.region, self.publisher.state.revision, 1000)
+        return waiting + len(rows)
+
+    def _problems(self) -> dict[str, str]:
+        mine = {task.get_name() for task in self._tasks}
+        problems = {
+            name: state.error
+            for name, state in self._workers.states.items()
+            if name in mine and state.state != "running"
+        }
+        return {**problems, **(self._heard.workers if self._heard else {})}
+
+
+async def _within(asked: Awaitable[T]) -> T | None:
+    """The answer, or None when it does not come in time."""
+    try:
+        async with asyncio.timeout(_ASK_SECONDS):
+            return await asked
+    except (TransomError, TimeoutError):
+        return None

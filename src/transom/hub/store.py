@@ -1,0 +1,328 @@
+"""The hub's store: resources, their history and the outbox, changed in one transaction each time.
+
+Every write of the hub goes through `write`, one at a time in revision order; many waiting writes share a
+commit. Reads come from a connection of their own and never wait for writers.
+Next on the data's way: `relay` carries the outbox to the hub's log, `rows` shows a region's part.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self, TypeVar
+
+import msgspec
+from sqlalchemy import Connection, Executable, Select, delete, func, select, tuple_, update
+
+from transom.hub.changes import Change, Held
+from transom.hub.store_engine import prepare, sqlite_engine, translated
+from transom.hub.store_schema import counter, history, outbox, positions, resources
+from transom.hub.store_write import Committed, Job, commit
+from transom.logs.protocol import TopicPartition
+from transom.model.errors import ConflictError, ExpiredError, NotFoundError, TransomError
+from transom.model.kinds import Catalog
+from transom.model.names import Key
+from transom.model.resources import Resource, from_json
+from transom.runtime.clock import Clock
+from transom.runtime.group_commit import GroupCommit
+from transom.runtime.randomness import Randomness
+from transom.runtime.signals import Level
+from transom.runtime.threads import SerialThread
+
+T = TypeVar("T")
+
+_JOBS_A_COMMIT = 256
+_KEYS_A_QUERY = 300
+
+
+class Page(NamedTuple):
+    """Some resources of a kind, the revision they stand for, and the key to go on after (None: the end)."""
+
+    items: list[Resource]
+    revision: int
+    more_after: Key | None
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One change as the history has it: "ADDED", "MODIFIED" or "DELETED", by whom, when and why."""
+
+    revision: int
+    event: str
+    role: str
+    who: str
+    why: str
+    at: str
+    resource: Resource
+
+
+class OutboxRow(msgspec.Struct, frozen=True):
+    """One event for the hub's log."""
+
+    revision: int
+    id: str
+    aggregatetype: str
+    aggregateid: str
+    type: str
+    payload: bytes
+
+
+class RegionRow(NamedTuple):
+    """A resource that a region is to have, and the revision at which it was last described."""
+
+    resource: Resource
+    revision: int
+    deleted: bool
+
+
+class Store:
+    """One hub's store on SQLite. `changed` rises to each revision once it is committed."""
+
+    def __init__(self, path: Path, catalog: Catalog, clock: Clock, randomness: Randomness) -> None:
+        self.catalog = catalog
+        self.changed = Level()
+        self.epoch = 0
+        self._writer_db = sqlite_engine(path, "BEGIN IMMEDIATE")
+        self._reader_db = sqlite_engine(path, "BEGIN")
+        self._writer = SerialThread("store writer")
+        self._reader = SerialThread("store reader")
+
+        def work(jobs: Sequence[Job]) -> Sequence[Committed | Exception]:
+            with translated():
+                return commit(self._writer_db, jobs, catalog, clock, randomness)
+
+        self._commits = GroupCommit(self._writer, work, _JOBS_A_COMMIT)
+
+    @classmethod
+    async def open(cls, path: Path, catalog: Catalog, clock: Clock, randomness: Randomness) -> Self:
+        """Open the store in `path`, made there when missing. Raises `NewerDataError`, `InvalidError`."""
+        # A new storage counts from 1 again; a later epoch makes all it writes newer than what was lost.
+        prepare(path, epoch=int(clock.wall()))
+        store = cls(path, catalog, clock, randomness)
+        try:
+            store.epoch, revision = await store._read(_counter)
+        except BaseException:
+            await store.close()
+            raise
+        store.changed.rise(revision)
+        return store
+
+    async def close(self) -> None:
+        """Finish what was accepted and let go of the file."""
+        await self._writer.close()
+        await self._reader.close()
+        self._writer_db.dispose()
+        self._reader_db.dispose()
+
+    # --- writing ---
+
+    async def write(self, change: Change) -> Held:
+        """Make one change; returns what is held then, None when it is gone. Raises why it was refused."""
+        (outcome,) = await self.write_all([change])
+        if isinstance(outcome, TransomError):
+            raise outcome
+        return outcome
+
+    async def write_all(
+        self,
+        changes: Sequence[Change],
+        *,
+        reader: str = "",
+        offsets: Mapping[TopicPartition, int] | None = None,
+    ) -> list[Held | TransomError]:
+        """Make changes in one transaction, each for itself: one that is refused leaves the others alone.
+
+        With `reader` and `offsets`, remember in the same transaction how far the hub's log was read.
+        """
+        committed = await self._commits.submit(Job(tuple(changes), reader, dict(offsets or {})))
+        self.changed.rise(committed.revision)
+        return committed.outcomes
+
+    async def forget_outbox(self, upto: int) -> None:
+        """Remove outbox rows up to revision `upto`: the log has them."""
+        await self._writer.run(self._execute_write, delete(outbox).where(outbox.c.revision <= upto))
+
+    async def prune_history(self, status_before: str, all_before: str) -> None:
+        """Forget status changes older than the first time, and everything older than the second (RFC 3339).
+
+        A watch that would need what is gone gets `ExpiredError`.
+        """
+        old = (history.c.at < all_before) | (history.c.described.is_(False) & (history.c.at < status_before))
+
+        def work() -> None:
+            with translated(), self._writer_db.begin() as db:
+                newest = db.execute(select(func.max(history.c.revision)).where(old)).scalar()
+                if newest is not None:
+                    db.execute(delete(history).where(old))
+                    # Never back: what an earlier pruning took may be newer than what this one takes.
+                    pruned = func.max(counter.c.pruned_revision, newest + 1)
+                    db.execute(update(counter).values(pruned_revision=pruned))
+
+        await self._writer.run(work)
+
+    # --- reading ---
+
+    async def get(self, key: Key, *, at_least: int = 0) -> Resource:
+        """The newest state. Raises `NotFoundError`; `ConflictError` when the store is below `at_least`."""
+        found = await self.get_all([key], at_least=at_least)
+        if key not in found:
+            raise NotFoundError(f"{key} does not exist")
+        return found[key]
+
+    async def get_all(self, keys: Sequence[Key], *, at_least: int = 0) -> dict[Key, Resource]:
+        """Those of `keys` that exist, all as of one revision."""
+
+        def work(db: Connection) -> dict[Key, Resource]:
+            _require_revision(db, at_least)
+            found: dict[Key, Resource] = {}
+            for at in range(0, len(keys), _KEYS_A_QUERY):
+                query = _LIVE.where(_KEY.in_(keys[at : at + _KEYS_A_QUERY]))
+                found.update((resource.key, resource) for resource in _resources(db, query))
+            return found
+
+        return await self._read(work)
+
+    async def page(
+        self, kind: str, namespace: str = "", *, most: int = 500, after: Key | None = None
+    ) -> Page:
+        """Resources of a kind, in the order of namespace and name, up to `most` after the key `after`."""
+
+        def work(db: Connection) -> Page:
+            query = _LIVE.where(resources.c.kind == kind)
+            if namespace:
+                query = query.where(resources.c.namespace == namespace)
+            if after is not None:
+                query = query.where(
+                    tuple_(resources.c.namespace, resources.c.name) > (after.namespace, after.name)
+                )
+            query = query.order_by(resources.c.namespace, resources.c.name).limit(most + 1)
+            items = _resources(db, query)
+            more = items[most - 1].key if len(items) > most else None
+            return Page(items[:most], _counter(db)[1], more)
+
+        return await self._read(work)
+
+    async def all_of(self, kind: str) -> list[Resource]:
+        """Every resource of a kind."""
+        return await self._read(lambda db: _resources(db, _LIVE.where(resources.c.kind == kind)))
+
+    async def owned_by(self, uids: Sequence[str], *, at_least: int = 0) -> list[Resource]:
+        """Resources made for the resources that have these uids."""
+
+        def work(db: Connection) -> list[Resource]:
+            _require_revision(db, at_least)
+            found: list[Resource] = []
+            for at in range(0, len(uids), _KEYS_A_QUERY):
+                query = _LIVE.where(resources.c.owner_uid.in_(uids[at : at + _KEYS_A_QUERY]))
+                found.extend(_resources(db, query))
+            return found
+
+        return await self._read(work)
+
+    async def events(self, after: int, most: int, kind: str = "", namespace: str = "") -> list[Event]:
+        """Changes after revision `after`, in order. Raises `ExpiredError` when some are forgotten already."""
+
+        def work(db: Connection) -> list[Event]:
+            pruned = db.execute(select(counter.c.pruned_revision)).scalar_one()
+            if after + 1 < pruned:
+                raise ExpiredError(
+                    f"changes before revision {pruned} are forgotten; list again and watch from there"
+                )
+            query = select(history).where(history.c.revision > after)
+            if kind:
+                query = query.where(history.c.kind == kind)
+            if namespace:
+                query = query.where(history.c.namespace == namespace)
+            return _events(db, query.order_by(history.c.revision).limit(most))
+
+        return await self._read(work)
+
+    async def history_of(self, key: Key, most: int = 100) -> list[Event]:
+        """The newest changes of what was declared of one resource, newest first."""
+        query = (
+            select(history)
+            .where(
+                history.c.kind == key.kind, history.c.namespace == key.namespace, history.c.name == key.name
+            )
+            .order_by(history.c.revision.desc())
+            .limit(most)
+        )
+        return await self._read(lambda db: _events(db, query))
+
+    async def outbox(self, after: int, most: int) -> list[OutboxRow]:
+        """Up to `most` outbox rows after revision `after`, in revision order."""
+
+        def work(db: Connection) -> list[OutboxRow]:
+            query = select(outbox).where(outbox.c.revision > after).order_by(outbox.c.revision).limit(most)
+            return [OutboxRow(**row) for row in db.execute(query).mappings()]
+
+        return await self._read(work)
+
+    async def region_rows(self, region: str, after: int, most: int) -> tuple[list[RegionRow], int]:
+        """Resources of `region` described after revision `after`, oldest first, deleted ones included.
+
+        Returns them and the revision up to which they are complete.
+        """
+
+        def work(db: Connection) -> tuple[list[RegionRow], int]:
+            query = (
+                select(resources.c.body, resources.c.described_revision, resources.c.deleted)
+                .where(resources.c.region == region, resources.c.described_revision > after)
+                .order_by(resources.c.described_revision)
+                .limit(most)
+            )
+            rows = [RegionRow(from_json(body), at, gone) for body, at, gone in db.execute(query).tuples()]
+            return rows, rows[-1].revision if len(rows) == most else _counter(db)[1]
+
+        return await self._read(work)
+
+    async def positions_of(self, reader: str) -> dict[TopicPartition, int]:
+        """How far `reader` has read the hub's log."""
+        query = select(positions.c.topic, positions.c.partition, positions.c.next_offset).where(
+            positions.c.reader == reader
+        )
+        return await self._read(
+            lambda db: {
+                TopicPartition(topic, number): offset for topic, number, offset in db.execute(query).tuples()
+            }
+        )
+
+    async def count(self, kind: str) -> int:
+        """How many resources of a kind there are."""
+        query = select(func.count()).where(resources.c.kind == kind, resources.c.deleted.is_(False))
+        return await self._read(lambda db: db.execute(query).scalar_one())
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        def run() -> T:
+            with translated(), self._reader_db.begin() as db:
+                return work(db)
+
+        return await self._reader.run(run)
+
+    def _execute_write(self, statement: Executable) -> None:
+        with translated(), self._writer_db.begin() as db:
+            db.execute(statement)
+
+
+_LIVE = select(resources.c.body).where(resources.c.deleted.is_(False))
+_KEY = tuple_(resources.c.kind, resources.c.namespace, resources.c.name)
+
+
+def _counter(db: Connection) -> tuple[int, int]:
+    row = db.execute(select(counter.c.epoch, counter.c.revision)).one()
+    return row.epoch, row.revision
+
+
+def _require_revision(db: Connection, at_least: int) -> None:
+    """A copy of the store that lags behind must not be acted on."""
+    if at_least and _counter(db)[1] < at_least:
+        raise ConflictError(f"the store is not at revision {at_least} yet")
+
+
+def _resources(db: Connection, query: Select[Any]) -> list[Resource]:
+    return [from_json(body) for body in db.execute(query).scalars()]
+
+
+def _events(db: Connection, query: Select[Any]) -> list[Event]:
+    rows = db.execute(query).mappings()
+    return [
+        Event(r["revision"], r["event"], r["role"], r["who"], r["why"], r["at"], from_json(r["body"]))
+        for r in rows
+    ]

@@ -1,0 +1,94 @@
+"""The tables of the hub's store. `migrations/` makes them; a test holds that both agree.
+
+- `counter`: one row. `revision` rises with every write, under the row's lock, so commit order and revision
+  order are the same. `epoch` is this storage's incarnation.
+- `resources`: the newest state of each resource; a deleted one stays as a row with `deleted`, so that
+  publishers learn of it. `described_revision` rises with all but the status.
+- `history`: every change with who, when, why and what. Watches read it, too. `described` tells changes of
+  what was declared, which are kept long, from those of the status alone.
+- `outbox`: what the relay carries to the hub's log. The columns Debezium's outbox event router expects:
+  https://debezium.io/documentation/reference/stable/transformations/outbox-event-router.html
+- `positions`: how far the archive has read the hub's log.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
+
+HEAD = "0001"
+"""The newest migration, so that a start with nothing to migrate need not load the tool for it."""
+
+metadata = MetaData()
+
+counter = Table(
+    "counter",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("pruned_revision", BigInteger, nullable=False),
+)
+
+resources = Table(
+    "resources",
+    metadata,
+    Column("kind", String, primary_key=True),
+    Column("namespace", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("uid", String, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("described_revision", BigInteger, nullable=False),
+    Column("region", String),
+    Column("owner_uid", String),
+    Column("deleted", Boolean, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+Index("resources_by_region", resources.c.region, resources.c.described_revision)
+Index("resources_by_owner", resources.c.owner_uid)
+Index("resources_by_namespace", resources.c.namespace, resources.c.kind)
+
+history = Table(
+    "history",
+    metadata,
+    Column("revision", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String, nullable=False),
+    Column("namespace", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("event", String, nullable=False),
+    Column("role", String, nullable=False),
+    Column("who", String, nullable=False),
+    Column("why", String, nullable=False),
+    Column("at", String, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("described", Boolean, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+Index("history_by_key", history.c.kind, history.c.namespace, history.c.name, history.c.revision)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("revision", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", String, nullable=False),
+    Column("aggregatetype", String, nullable=False),
+    Column("aggregateid", String, nullable=False),
+    Column("type", String, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+)
+
+positions = Table(
+    "positions",
+    metadata,
+    Column("reader", String, primary_key=True),
+    Column("topic", String, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("next_offset", BigInteger, nullable=False),
+)

@@ -1,0 +1,307 @@
+"""One transaction of the store: evaluate waiting changes in order, then write what came out, all at once.
+
+Evaluating reads; nothing is written before every change of the batch has been accepted or refused, so a
+refused one needs no undoing. The counter's row is locked from the beginning to the commit, so revision order
+is commit order (serial ids are given before the commit, and readers lose late committers). Each change gets
+its revision when it is accepted: a later one of the same batch must see it, or two writers who read the same
+state would both be let through.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, Engine, bindparam, insert, select, tuple_, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from transom.hub.changes import Actor, Change, Held, evaluate
+from transom.hub.store_schema import counter, history, outbox, positions, resources
+from transom.logs.protocol import TopicPartition
+from transom.model.errors import ConflictError, InvalidError, Problem, TransomError
+from transom.model.kinds import Catalog, Kind
+from transom.model.names import Key
+from transom.model.resources import Resource, from_json, to_json
+from transom.runtime.clock import Clock, timestamp
+from transom.runtime.randomness import Randomness
+from transom.runtime.steps import step
+
+_KEYS_A_QUERY = 300
+_KEY = tuple_(resources.c.kind, resources.c.namespace, resources.c.name)
+
+
+class Job(NamedTuple):
+    """What one caller of `Store.write_all` wants: changes, and how far `reader` has read."""
+
+    changes: tuple[Change, ...]
+    reader: str
+    offsets: dict[TopicPartition, int]
+
+
+class Committed(NamedTuple):
+    """What came of a job: an outcome for each change, and the revision the store is at now."""
+
+    outcomes: list[Held | TransomError]
+    revision: int
+
+
+@dataclass
+class _Accepted:
+    """A change that will be written."""
+
+    kind: Kind
+    before: Held
+    after: Held
+    actor: Actor
+    why: str
+
+    @property
+    def last(self) -> Resource:
+        """What is there afterwards, or was there last."""
+        resource = self.after or self.before
+        assert resource is not None  # noqa: S101  # a change from nothing to nothing is not accepted
+        return resource
+
+    @property
+    def event(self) -> str:
+        """How watches call it."""
+        if self.before is None:
+            return "ADDED"
+        return "DELETED" if self.after is None else "MODIFIED"
+
+    @property
+    def described(self) -> bool:
+        """Whether anything but the status changed."""
+        return self.before is None or self.after is None or self.before.desired() != self.after.desired()
+
+
+class _Batch:
+    """The resources a transaction has read, as they are after the changes accepted so far."""
+
+    def __init__(self, db: Connection, catalog: Catalog, uids: Randomness, now: str) -> None:
+        self.first = db.execute(select(counter.c.revision).with_for_update()).scalar_one() + 1
+        self._db = db
+        self._catalog = catalog
+        self._uids = uids
+        self.now = now
+        self._held: dict[Key, Held] = {}
+        self._buried: dict[Key, Resource] = {}
+        self.accepted: list[_Accepted] = []
+
+    def load(self, keys: Iterable[Key]) -> None:
+        """Read the resources of `keys` that were not read yet."""
+        missing = list({key for key in keys if key not in self._held})
+        for at in range(0, len(missing), _KEYS_A_QUERY):
+            part = missing[at : at + _KEYS_A_QUERY]
+            self._held.update(dict.fromkeys(part))
+            query = select(resources.c.body, resources.c.deleted).where(_KEY.in_(part))
+            for body, deleted in self._db.execute(query).tuples():
+                resource = from_json(body)
+                if deleted:
+                    self._buried[resource.key] = resource
+                else:
+                    self._held[resource.key] = resource
+
+    @property
+    def revision(self) -> int:
+        """The revision of the last change accepted."""
+        return self.first + len(self.accepted) - 1
+
+    def consider(self, change: Change) -> Held:
+        """Evaluate a change and accept it. Raises what it is refused for."""
+        kind = self._catalog[change.key.kind]
+        held = self._get(change.key)
+        buried = self._buried.get(change.key)
+        if held is None and buried is not None and change.outdated and change.outdated(buried):
+            return None
+        after = evaluate(kind, held, change, self._uids.uid(), self.now)
+        if after is held:
+            return held
+        if after is not None and (held is None or held.spec != after.spec):
+            self._check_references(kind, after, held)
+        if after is None or after.deleting:
+            self._check_guards(kind, change.key)
+        self.accepted.append(_Accepted(kind, held, after, change.actor, change.why))
+        if after is None:
+            self._buried[change.key] = self.accepted[-1].last
+        else:
+            after = self.accepted[-1].after = after.with_metadata(resource_version=str(self.revision))
+        self._held[change.key] = after
+        return after
+
+    def _get(self, key: Key) -> Held:
+        self.load([key])
+        return self._held[key]
+
+    def _check_references(self, kind: Kind, after: Resource, before: Held) -> None:
+        needed = list(kind.references(after)) if kind.references else []
+        if kind.namespaced and before is None:
+            needed.append(Key("Tenant", "", after.metadata.namespace))
+        self.load(needed)
+        problems = [
+            Problem("", f"{key.kind} {key.name!r} {'is being deleted' if held else 'does not exist'}")
+            for key in needed
+            if (held := self._held[key]) is None or (before is None and held.deleting)
+        ]
+        if problems:
+            raise InvalidError(str(after.key), problems)
+        owner = after.owner
+        if owner is not None and before is None:
+            found = self._get(Key(owner.kind, after.metadata.namespace, owner.name))
+            if found is None or found.metadata.uid != owner.uid or found.deleting:
+                raise ConflictError(f"{after.key} is for {owner.kind} {owner.name!r}, which is gone or going")
+
+    def _check_guards(self, kind: Kind, key: Key) -> None:
+        """A tenant with resources, or a region with deployments, is not deleted."""
+        if not kind.guards:
+            return
+        column = resources.c.namespace if kind.guards == "namespace" else resources.c.region
+        query = select(resources.c.kind, resources.c.namespace, resources.c.name).where(
+            column == key.name, resources.c.deleted.is_(False)
+        )
+        stored = {Key(*row) for row in self._db.execute(query.limit(len(self.accepted) + 1)).tuples()}
+        made = {a.last.key for a in self.accepted if _guarded_by(kind.guards, a) == key.name}
+        alive = sorted(str(found) for found in stored | made if self._get(found) is not None)
+        if alive:
+            raise ConflictError(f"{key.kind} {key.name!r} is still used by {alive[0]}; delete that first")
+
+
+def commit(
+    engine: Engine, jobs: Sequence[Job], catalog: Catalog, clock: Clock, randomness: Randomness
+) -> list[Committed | Exception]:
+    """Carry out `jobs` in one transaction. Raises the database's errors; then none was carried out."""
+    with engine.begin() as db:
+        batch = _Batch(db, catalog, randomness, timestamp(clock))
+        batch.load(change.key for job in jobs for change in job.changes)
+        outcomes = [[_outcome(batch, change) for change in job.changes] for job in jobs]
+        if batch.accepted:
+            _write(db, batch, randomness)
+        _remember(db, jobs)
+        step("store.committing")
+    step("store.committed")
+    return [Committed(outcome, batch.revision) for outcome in outcomes]
+
+
+def _outcome(batch: _Batch, change: Change) -> Held | TransomError:
+    try:
+        return batch.consider(change)
+    except TransomError as error:
+        return error
+
+
+def _write(db: Connection, batch: _Batch, randomness: Randomness) -> None:
+    rows: dict[Key, dict[str, Any]] = {}
+    events: list[dict[str, Any]] = []
+    messages: list[dict[str, Any]] = []
+    for revision, change in enumerate(batch.accepted, batch.first):
+        last = change.last if change.after else change.last.with_metadata(resource_version=str(revision))
+        body = to_json(last)
+        described = rows.get(last.key, {}).get("described_revision", 0)
+        rows[last.key] = {
+            "kind": last.key.kind,
+            "namespace": last.key.namespace,
+            "name": last.key.name,
+            "uid": last.metadata.uid,
+            "revision": revision,
+            "described_revision": revision if change.described else described,
+            "region": change.kind.region_of(last) if change.kind.region_of else None,
+            "owner_uid": last.owner.uid if last.owner else None,
+            "deleted": change.after is None,
+            "body": body,
+        }
+        events.append(_history_row(change, last, body, revision, batch.now))
+        messages.append(_outbox_row(change, last, revision, randomness))
+    fresh = [row for row in rows.values() if row["described_revision"]]
+    restated = [
+        {"k": row["kind"], "ns": row["namespace"], "n": row["name"], "at": row["revision"], "b": row["body"]}
+        for row in rows.values()
+        if not row["described_revision"]
+    ]
+    if fresh:
+        db.execute(_PUT, fresh)
+    if restated:
+        db.execute(_RESTATE, restated)
+    db.execute(insert(history), events)
+    db.execute(insert(outbox), messages)
+    db.execute(update(counter).values(revision=batch.revision))
+
+
+_insert = upsert(resources)
+_PUT = _insert.on_conflict_do_update(
+    index_elements=["kind", "namespace", "name"],
+    set_={column.name: _insert.excluded[column.name] for column in resources.c if not column.primary_key},
+)
+"""Writes a whole row: something other than the status has changed."""
+
+
+_RESTATE = (
+    update(resources)
+    .where(
+        resources.c.kind == bindparam("k"),
+        resources.c.namespace == bindparam("ns"),
+        resources.c.name == bindparam("n"),
+    )
+    .values(revision=bindparam("at"), body=bindparam("b"))
+)
+"""Writes a new status; `described_revision` stays, so nobody is told again what they know."""
+
+
+def _history_row(change: _Accepted, last: Resource, body: bytes, revision: int, now: str) -> dict[str, Any]:
+    return {
+        "revision": revision,
+        "kind": last.key.kind,
+        "namespace": last.key.namespace,
+        "name": last.key.name,
+        "event": change.event,
+        "role": change.actor.role,
+        "who": change.actor.who,
+        "why": change.why,
+        "at": now,
+        "generation": last.metadata.generation,
+        "described": change.described,
+        "body": body,
+    }
+
+
+class ChangeEvent(msgspec.Struct, frozen=True, rename="camel"):
+    """What an outbox event says. Readers wake up on it and read the store; they never act on it."""
+
+    revision: int
+    uid: str
+    generation: int
+
+
+def _outbox_row(change: _Accepted, last: Resource, revision: int, randomness: Randomness) -> dict[str, Any]:
+    event = ChangeEvent(revision, last.metadata.uid, last.metadata.generation)
+    return {
+        "revision": revision,
+        "id": randomness.uid(),
+        "aggregatetype": last.key.kind,
+        "aggregateid": str(last.key),
+        "type": change.event,
+        "payload": msgspec.json.encode(event),
+    }
+
+
+def _remember(db: Connection, jobs: Sequence[Job]) -> None:
+    rows = [
+        {"reader": job.reader, "topic": at.topic, "partition": at.partition, "next_offset": offset}
+        for job in jobs
+        for at, offset in job.offsets.items()
+    ]
+    if rows:
+        statement = upsert(positions)
+        db.execute(
+            statement.on_conflict_do_update(
+                index_elements=["reader", "topic", "partition"],
+                set_={"next_offset": statement.excluded.next_offset},
+            ),
+            rows,
+        )
+
+
+def _guarded_by(column: str, change: _Accepted) -> str:
+    last = change.last
+    if column == "namespace":
+        return last.metadata.namespace
+    return change.kind.region_of(last) if change.kind.region_of else ""

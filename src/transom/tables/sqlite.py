@@ -1,0 +1,216 @@
+"""A table in an SQLite file beside the process that reads it.
+
+Rows and positions change in one transaction. `synchronous=NORMAL`: power loss may take the last
+transactions, whole ones, and the log brings them again from the position that was lost with them.
+"""
+
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from transom.logs.protocol import TopicPartition
+from transom.model.errors import InvalidError, NewerDataError, Problem, StorageFullError
+from transom.model.records import Record
+from transom.model.version import Version
+from transom.runtime.signals import Level
+from transom.runtime.steps import step
+from transom.runtime.threads import SerialThread
+from transom.tables.core import newest
+from transom.tables.digests import Digest, bucket_of, digest_of
+
+T = TypeVar("T")
+
+APPLICATION_ID = 0x7472_7462
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE rows (
+    key     TEXT PRIMARY KEY,
+    epoch   INTEGER NOT NULL,
+    counter INTEGER NOT NULL,
+    origin  TEXT NOT NULL,
+    deleted INTEGER NOT NULL,
+    value   BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- The newest version held is asked for with every heartbeat.
+CREATE INDEX rows_by_version ON rows (epoch, counter, origin);
+
+CREATE TABLE positions (
+    topic          TEXT NOT NULL,
+    partition      INTEGER NOT NULL,
+    next_offset    INTEGER NOT NULL,
+    PRIMARY KEY (topic, partition)
+) STRICT, WITHOUT ROWID;
+"""
+
+_COLUMNS = "key, epoch, counter, origin, value, deleted"
+_FIND = f"SELECT {_COLUMNS} FROM rows WHERE key = ?"  # noqa: S608  # constants only
+# The upper bound comes as bytes: 0xFF stands in no UTF-8 text, so no key with the prefix lies above it.
+_SCAN = f"""SELECT {_COLUMNS} FROM rows
+WHERE deleted = 0 AND key >= ? AND key < CAST(? AS TEXT) ORDER BY key"""  # noqa: S608
+_LATEST = f"SELECT {_COLUMNS} FROM rows ORDER BY epoch DESC, counter DESC, origin DESC LIMIT 1"  # noqa: S608
+_PUT = f"INSERT OR REPLACE INTO rows ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608
+_MOVE = """
+INSERT INTO positions (topic, partition, next_offset) VALUES (?, ?, ?)
+ON CONFLICT DO UPDATE SET next_offset = max(next_offset, excluded.next_offset)
+"""
+_POSITIONS = "SELECT topic, partition, next_offset FROM positions"
+
+_FULL = "the disk of this table is full; free some room"
+
+
+class SqliteTable:
+    """Keeps the promises of `tables.protocol.Table` in one file, used by one process."""
+
+    def __init__(self, connection: sqlite3.Connection, thread: SerialThread) -> None:
+        self.changed = Level()
+        self._db = connection
+        self._thread = thread
+
+    @classmethod
+    async def open(cls, path: Path) -> Self:
+        """Open the table in `path`, made there when missing (mode 0600).
+
+        Raises `NewerDataError` when a newer release wrote it, `InvalidError` when it is not a table.
+        """
+        thread = SerialThread(f"table {path.name}")
+        try:
+            return cls(await thread.run(_open, path), thread)
+        except BaseException:
+            await thread.close()
+            raise
+
+    async def apply(
+        self, records: Sequence[Record], positions: Mapping[TopicPartition, int]
+    ) -> Sequence[Record]:
+        """See `Table.apply`."""
+        winners = await self._thread.run(self._apply, records, positions)
+        if winners or positions:
+            self.changed.rise()
+        return winners
+
+    async def positions(self) -> Mapping[TopicPartition, int]:
+        """See `Table.positions`."""
+        return await self._thread.run(self._positions)
+
+    async def get(self, key: str) -> Record | None:
+        """See `Table.get`."""
+        return await self._thread.run(self._get, key)
+
+    async def scan(self, prefix: str = "") -> list[Record]:
+        """See `Table.scan`."""
+        return await self._thread.run(lambda: list(self._scan(prefix)))
+
+    async def latest(self) -> Record | None:
+        """See `Table.latest`."""
+        return await self._thread.run(lambda: _one(self._db.execute(_LATEST)))
+
+    async def digest(self) -> Digest:
+        """See `Table.digest`."""
+        return await self._thread.run(
+            lambda: self._snapshot(lambda: Digest(self._positions(), digest_of(self._scan(""))))
+        )
+
+    async def in_buckets(self, buckets: Collection[int]) -> list[Record]:
+        """See `Table.in_buckets`."""
+        wanted = set(buckets)
+        return await self._thread.run(lambda: [row for row in self._scan("") if bucket_of(row.key) in wanted])
+
+    async def close(self) -> None:
+        """See `Table.close`."""
+        await self._thread.run(self._db.close)
+        await self._thread.close()
+
+    def _apply(self, records: Sequence[Record], positions: Mapping[TopicPartition, int]) -> list[Record]:
+        def write() -> list[Record]:
+            winners = list(newest(records, self._get).values())
+            self._db.executemany(
+                _PUT, [(row.key, *row.version, row.value, int(row.deleted)) for row in winners]
+            )
+            self._db.executemany(_MOVE, [(*partition, offset) for partition, offset in positions.items()])
+            step("table.applying")
+            return winners
+
+        winners = self._transaction("BEGIN IMMEDIATE", write)
+        step("table.applied")
+        return winners
+
+    def _positions(self) -> dict[TopicPartition, int]:
+        rows: Iterator[tuple[str, int, int]] = iter(self._db.execute(_POSITIONS))
+        return {TopicPartition(topic, partition): offset for topic, partition, offset in rows}
+
+    def _get(self, key: str) -> Record | None:
+        return _one(self._db.execute(_FIND, (key,)))
+
+    def _scan(self, prefix: str) -> Iterator[Record]:
+        return map(_record, self._db.execute(_SCAN, (prefix, prefix.encode() + b"\xff")))
+
+    def _snapshot(self, read: Callable[[], T]) -> T:
+        return self._transaction("BEGIN", read)
+
+    def _transaction(self, begin: str, work: Callable[[], T]) -> T:
+        self._db.execute(begin)
+        try:
+            result = work()
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            self._roll_back()
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise StorageFullError(_FULL) from error
+            raise
+        except BaseException:
+            self._roll_back()
+            raise
+        return result
+
+    def _roll_back(self) -> None:
+        # SQLite itself rolls back on some errors (a full disk among them).
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    # The connection is used by one thread at a time; `close` may come from another.
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        _claim(db, path)
+    except sqlite3.DatabaseError as error:
+        db.close()
+        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            raise StorageFullError(_FULL) from error
+        raise InvalidError(f"table {path}", [Problem("", f"is not a transom table ({error})")]) from None
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _claim(db: sqlite3.Connection, path: Path) -> None:
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (objects,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if application != APPLICATION_ID and objects:
+        raise InvalidError(f"table {path}", [Problem("", "is some other program's database")])
+    if version > SCHEMA_VERSION:
+        raise NewerDataError(f"table {path} has schema {version}; this release knows up to {SCHEMA_VERSION}")
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = NORMAL")
+    if not objects:
+        db.executescript(
+            f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID};"
+            f"PRAGMA user_version = {SCHEMA_VERSION}; {_SCHEMA} COMMIT;"
+        )
+
+
+def _record(row: tuple[str, int, int, str, bytes, int]) -> Record:
+    key, epoch, counter, origin, value, deleted = row
+    return Record(key, Version(epoch, counter, origin), value, bool(deleted))
+
+
+def _one(cursor: Any) -> Record | None:
+    row = cursor.fetchone()
+    return None if row is None else _record(row)
