@@ -268,7 +268,7 @@ class Store:
                 .order_by(resources.c.described_revision)
                 .limit(most)
             )
-            rows = [RegionRow(from_json(body), at, gone) for body, at, gone in db.execute(query).tuples()]
+            rows = [RegionRow(from_json(body), at, gone) for body, at, gone in db.execute(query)]
             return rows, rows[-1].revision if len(rows) == most else _counter(db)[1]
 
         return await self._read(work)
@@ -280,7 +280,7 @@ class Store:
         )
         return await self._read(
             lambda db: {
-                TopicPartition(topic, number): offset for topic, number, offset in db.execute(query).tuples()
+                TopicPartition(topic, number): offset for topic, number, offset in db.execute(query)
             }
         )
 

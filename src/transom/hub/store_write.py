@@ -95,7 +95,7 @@ class _Batch:
             part = missing[at : at + _KEYS_A_QUERY]
             self._held.update(dict.fromkeys(part))
             query = select(resources.c.body, resources.c.deleted).where(_KEY.in_(part))
-            for body, deleted in self._db.execute(query).tuples():
+            for body, deleted in self._db.execute(query):
                 resource = from_json(body)
                 if deleted:
                     self._buried[resource.key] = resource
@@ -159,7 +159,7 @@ class _Batch:
         query = select(resources.c.kind, resources.c.namespace, resources.c.name).where(
             column == key.name, resources.c.deleted.is_(False)
         )
-        stored = {Key(*row) for row in self._db.execute(query.limit(len(self.accepted) + 1)).tuples()}
+        stored = {Key(*row) for row in self._db.execute(query.limit(len(self.accepted) + 1))}
         made = {a.last.key for a in self.accepted if _guarded_by(kind.guards, a) == key.name}
         alive = sorted(str(found) for found in stored | made if self._get(found) is not None)
         if alive:

@@ -1,0 +1,128 @@
+import pytest
+from hub_parts import CLOCK, deployment, hub_log, open_store, put, remove, zone_status
+
+from transom.catalog.deployment.controller import DeploymentController
+from transom.hub.archive import Archive
+from transom.hub.changes import Change, creating
+from transom.hub.controllers import ControllerRunner
+from transom.logs.protocol import Topic
+from transom.logs.records import to_message
+from transom.model.errors import NotFoundError
+from transom.model.names import Key
+from transom.model.records import Record
+from transom.model.resources import to_json
+from transom.model.version import Version
+from transom.runtime.randomness import Randomness
+from transom.runtime.tasks import workers
+
+TOPIC = "status.production-eu"
+KEY = Key("Deployment", "acme", "shop")
+REGIONAL = Key("RegionalDeployment", "acme", "shop.eu")
+INSTANCE = "Instance/acme/shop.a.x7k2q"
+
+
+class Reports:
+    """A hub whose archive reads what a test says that a region reported."""
+
+    def __init__(self, store, log, group):
+        self.store, self.log = store, log
+        self.archive = group.start("archive", Archive(store, log, "eu", TOPIC).run)
+
+    async def say(self, *records):
+        """Append the reports, and wait until the archive has read them all."""
+        await self.log.append([to_message(TOPIC, record) for record in records])
+        (bounds,) = (await self.log.bounds(TOPIC)).values()
+        while set((await self.store.positions_of("archive/eu")).values()) != {bounds.end}:
+            await self.store.changed.above(self.store.changed.value, 0.02)
+
+
+def said(counter, status, *, key=f"{REGIONAL}@a", epoch=1, deleted=False):
+    return Record(key, Version(epoch, counter, "eu/a"), to_json(status), deleted)
+
+
+@pytest.fixture
+async def reports(tmp_path):
+    async with open_store(tmp_path) as store:
+        log = await hub_log()
+        await log.create([Topic(TOPIC, compact=True)])
+        runner = ControllerRunner(DeploymentController(), store, log, CLOCK, Randomness(1))
+        await store.write(put(deployment(regions=["eu"])))
+        await runner.look_at([KEY])
+        async with workers(CLOCK, Randomness(1)) as group:
+            yield Reports(store, log, group)
+
+
+async def test_a_zone_s_report_becomes_the_status(reports):
+    regional = await reports.store.get(REGIONAL)
+    await reports.say(said(1, zone_status(regional)))
+    status = (await reports.store.get(REGIONAL)).status
+    assert status["ready"] == 1
+    assert status["zones"]["a"]["reportVersion"] == "1.1.eu/a"
+
+
+async def test_an_older_report_never_replaces_a_newer(reports):
+    regional = await reports.store.get(REGIONAL)
+    await reports.say(said(2, zone_status(regional)), said(1, zone_status(regional, ready=False)))
+    assert (await reports.store.get(REGIONAL)).status["ready"] == 1
+    await reports.say(said(1, zone_status(regional, ready=False), epoch=2))  # the region lost its storage
+    assert (await reports.store.get(REGIONAL)).status["ready"] == 0
+
+
+async def test_a_report_about_an_earlier_resource_of_the_name_is_left_out(reports):
+    regional = await reports.store.get(REGIONAL)
+    await reports.say(said(1, {**zone_status(regional), "uid": "another"}))
+    assert (await reports.store.get(REGIONAL)).status == {}
+
+
+async def test_reports_that_cannot_be_read_are_left_out_alone(reports):
+    regional = await reports.store.get(REGIONAL)
+    await reports.say(
+        Record(f"{REGIONAL}@a", Version(1, 1, "eu/a"), b"not json"),
+        Record("Tenant//acme", Version(1, 1, "eu/a"), b"{}"),
+        Record("nonsense", Version(1, 1, "eu/a"), b"{}"),
+        Record("Gadget/acme/x", Version(1, 1, "eu/a"), b"{}"),
+        said(2, zone_status(regional)),
+    )
+    assert (await reports.store.get(REGIONAL)).status["ready"] == 1
+
+
+async def test_the_last_zone_to_end_lets_a_deleted_one_go(reports):
+    await reports.store.write(remove(KEY))
+    runner = ControllerRunner(DeploymentController(), reports.store, reports.log, CLOCK, Randomness(1))
+    await runner.look_at([KEY])
+    regional = await reports.store.get(REGIONAL)
+    assert regional.deleting
+    await reports.say(said(1, zone_status(regional)))
+    assert (await reports.store.get(REGIONAL)).deleting
+    await reports.say(said(2, zone_status(regional, terminated=True)))
+    with pytest.raises(NotFoundError):
+        await reports.store.get(REGIONAL)
+
+
+async def test_instances_come_change_go_and_stay_gone(reports):
+    one = said(1, {"health": "Starting"}, key=INSTANCE)
+    await reports.say(one)
+    assert (await reports.store.get(Key.parse(INSTANCE))).status["health"] == "Starting"
+    await reports.say(said(2, {"health": "Healthy"}, key=INSTANCE))
+    assert (await reports.store.get(Key.parse(INSTANCE))).status["health"] == "Healthy"
+    await reports.say(said(3, {}, key=INSTANCE, deleted=True))
+    await reports.say(one)  # read again, as a rewound mirror would
+    with pytest.raises(NotFoundError):
+        await reports.store.get(Key.parse(INSTANCE))
+
+
+async def test_reading_the_same_reports_again_changes_nothing(reports):
+    regional = await reports.store.get(REGIONAL)
+    record = said(1, zone_status(regional))
+    await reports.say(record)
+    revision = reports.store.changed.value
+    await reports.say(record, record)
+    assert reports.store.changed.value == revision
+
+
+async def test_people_cannot_make_what_regions_originate(reports):
+    made = creating((await reports.store.get(KEY)).with_metadata(name="x"))
+    outcome = await reports.store.write_all(
+        [Change(Key("Instance", "acme", "x"), made, put(deployment()).actor)]
+    )
+    assert isinstance(outcome[0], Exception)

@@ -1,0 +1,71 @@
+import asyncio
+
+import pytest
+from hub_parts import CLOCK, deployment, hub_log, open_store, put
+
+from transom.hub.relay import CHANGES, Relay
+from transom.logs.protocol import TopicPartition
+from transom.model.errors import FencedError
+from transom.runtime.randomness import Randomness
+from transom.runtime.tasks import workers
+
+AT = TopicPartition(CHANGES.name, 0)
+
+
+async def relayed(log, count):
+    """The first `count` entries of the topic, once they are there."""
+    entries = []
+    while len(entries) < count:
+        entries += await log.read({AT: len(entries)}, wait_seconds=30)
+    return entries
+
+
+def revisions(entries):
+    return [int(entry.value.split(b'"revision":')[1].split(b",")[0]) for entry in entries]
+
+
+async def test_the_outbox_reaches_the_log_in_revision_order_each_row_once(tmp_path):
+    async with open_store(tmp_path) as store, workers(CLOCK, Randomness(1)) as group:
+        log = await hub_log()
+        group.start("relay", Relay(store, log).run)
+        await asyncio.gather(*(store.write(put(deployment(f"app{n}"))) for n in range(50)))
+        entries = await relayed(log, store.changed.value)
+        assert revisions(entries) == list(range(1, store.changed.value + 1))
+        headers = dict(entries[-1].headers)
+        assert headers["ce_type"] == b"transom.dev.Deployment.ADDED"
+        assert headers["ce_partitionkey"] == entries[-1].key
+        assert len({dict(entry.headers)["ce_id"] for entry in entries}) == len(entries)
+
+
+async def test_a_restarted_relay_goes_on_with_the_next_row(tmp_path):
+    async with open_store(tmp_path) as store:
+        log = await hub_log()
+        for round_number in range(3):
+            await store.write(put(deployment(f"app{round_number}")))
+            async with workers(CLOCK, Randomness(1)) as group:
+                group.start("relay", Relay(store, log).run)
+                await relayed(log, store.changed.value)
+        assert revisions(await log.read({AT: 0})) == list(range(1, store.changed.value + 1))
+
+
+async def test_a_former_relay_is_refused(tmp_path):
+    async with open_store(tmp_path) as store:
+        log = await hub_log()
+        former = asyncio.create_task(Relay(store, log).run())
+        await relayed(log, store.changed.value)
+        await log.take_fence("relay")
+        await store.write(put(deployment()))
+        with pytest.raises(FencedError):
+            await former
+        assert len(await log.read({AT: 0})) == store.changed.value - 1
+
+
+async def test_rows_the_log_has_are_forgotten(tmp_path, monkeypatch):
+    monkeypatch.setattr("transom.hub.relay._FORGET_EVERY", 10)
+    async with open_store(tmp_path) as store, workers(CLOCK, Randomness(1)) as group:
+        log = await hub_log()
+        group.start("relay", Relay(store, log).run)
+        for number in range(30):
+            await store.write(put(deployment(f"app{number}")))
+        await relayed(log, store.changed.value)
+        assert len(await store.outbox(0, 1000)) <= 20
