@@ -96,13 +96,16 @@ def zone_reported(kind: Kind, record: Record, zone: str, status: JsonObject) -> 
     """One zone's part of the status of what its region was asked for."""
 
     def wanted(held: Held) -> Held:
-        if held is None or record.deleted or held.metadata.uid != status.get("uid"):
+        if held is None or not (record.deleted or held.metadata.uid == status.get("uid")):
             raise NotFoundError(f"{record.key} answers for a resource that is gone")
         zones: dict[str, Any] = dict(held.status.get("zones", {}))
         reported = {**status, REPORT_VERSION: str(record.version)}
         if not _newer(reported, zones.get(zone, {}), record):
             return held
-        zones[zone] = reported
+        if record.deleted:
+            zones.pop(zone, None)  # the zone has nothing to do with it any more
+        else:
+            zones[zone] = reported
         folded = kind.fold_zones(held, zones) if kind.fold_zones else {}
         after = held.with_status({**folded, "zones": zones})
         return without_finalizer(after, REGION) if held.deleting and _all_terminated(held, zones) else after

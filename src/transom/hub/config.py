@@ -21,6 +21,7 @@ class HubConfig(Config):
     port: int = Field(default=8480, ge=0, le=65535)
     link_keys: Path = Path("link-keys")
     sweep_seconds: float = Field(default=600.0, ge=1.0)
+    clean_seconds: float = Field(default=60.0, ge=1.0)
     trust: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None

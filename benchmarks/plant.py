@@ -1,0 +1,171 @@
+"""A real hub and real regions, as processes of this machine in a temporary folder: for figures and for tests.
+
+Nothing is faked: the same configuration files and the same entry points as `transom hub` and
+`transom region` use. Ports are chosen by asking the system for free ones.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+
+import aiohttp
+import psutil
+
+from transom.catalog.kinds import shipped
+from transom.client.hub import HubClient
+from transom.model.resources import API_VERSION, JsonObject
+from transom.runtime.secret_files import ensure_secret, hash_secret
+
+CATALOG = shipped()
+TENANT = CATALOG["Tenant"]
+REGION = CATALOG["Region"]
+DEPLOYMENT = CATALOG["Deployment"]
+
+_HUB = "from transom.processes.hub import run_hub as run"
+_REGION = "from transom.processes.region import run_region as run"
+_READY_SECONDS = 30.0
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Part:
+    """One process of a plant."""
+
+    def __init__(self, name: str, folder: Path, port: int, entry: str) -> None:
+        self.name = name
+        self.folder = folder
+        self.port = port
+        self._entry = entry
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether its process lives."""
+        return self.process is not None and self.process.poll() is None
+
+    def start(self, die_at: str = "") -> None:
+        """Start it; `die_at` ("store.committed:3") has it kill itself there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        program = f"{self._entry}\nimport sys, uvloop, pathlib\nuvloop.run(run(pathlib.Path(sys.argv[1])))"
+        environment = {**os.environ, "TRANSOM_DIE_AT": die_at}
+        with (self.folder / "output.log").open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", program, str(self.folder / "config.toml")],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def output(self) -> str:
+        """What it has printed."""
+        return (self.folder / "output.log").read_text(errors="replace")
+
+    async def ready(self) -> None:
+        """Wait until it answers. Raises `RuntimeError` with its last output when it ends instead."""
+        async with aiohttp.ClientSession() as session, asyncio.timeout(_READY_SECONDS):
+            while True:
+                if not self.running:
+                    raise RuntimeError(f"{self.name} ended:\n{self.output()[-3000:]}")
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with session.get(f"http://127.0.0.1:{self.port}/healthz") as answer:
+                        if answer.ok:
+                            return
+                await asyncio.sleep(0.02)
+
+
+class Plant:
+    """A hub and regions below `folder`, not started yet."""
+
+    def __init__(self, folder: Path, regions: Sequence[str], zones: JsonObject, settings: str = "") -> None:
+        self.folder = folder
+        self.zones = zones
+        self.hub = Part("hub", folder / "hub", free_port(), _HUB)
+        self.regions = {name: Part(name, folder / "regions" / name, free_port(), _REGION) for name in regions}
+        self._write(self.hub, f'data = "data"\nlink_keys = "link-keys"\n{settings}')
+        for name, part in self.regions.items():
+            key = ensure_secret(self.hub.folder / "link-keys" / f"{name}.key")
+            tables = "".join(f'[[zones]]\nname = "{zone}"\ndriver = "{kind}"\n' for zone, kind in zones.items())
+            self._write(
+                part, f'name = "{name}"\ndata = "data"\nlink_key_hash = "{hash_secret(key)}"\n{settings}', tables
+            )
+
+    def _write(self, part: Part, text: str, tables: str = "") -> None:
+        part.folder.mkdir(parents=True, exist_ok=True)
+        (part.folder / "config.toml").write_text(f"port = {part.port}\n{text}\n{tables}")
+
+    @property
+    def parts(self) -> list[Part]:
+        """Hub and regions."""
+        return [self.hub, *self.regions.values()]
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncGenerator[HubClient]:
+        """Start everything, declare tenant acme and the regions; end everything after the block."""
+        try:
+            for part in self.parts:
+                part.start()
+            for part in self.parts:
+                await part.ready()
+            async with self.client() as hub:
+                await hub.apply(TENANT, manifest("Tenant", {"name": "acme"}))
+                for name, part in self.regions.items():
+                    zones = [{"name": zone, "driver": kind} for zone, kind in self.zones.items()]
+                    spec = {"log": f"http://127.0.0.1:{part.port}", "zones": zones}
+                    await hub.apply(REGION, manifest("Region", {"name": name}, spec))
+                yield hub
+        finally:
+            for part in self.parts:
+                part.kill()
+            self.end_workloads()
+
+    def client(self) -> HubClient:
+        """A client with the administrator's key."""
+        key = (self.hub.folder / "data" / "admin.key").read_text().strip()
+        return HubClient(f"http://127.0.0.1:{self.hub.port}", key)
+
+    def workloads(self) -> list[psutil.Process]:
+        """The processes that the regions' drivers have started: those that carry our folder's mark."""
+        mark = str(self.folder)
+        found: list[psutil.Process] = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("PLANT") == mark and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def end_workloads(self) -> None:
+        """Kill what the regions have left running, as they should."""
+        for process in self.workloads():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+                process.wait(5)
+
+
+def deployment(name: str, regions: Sequence[str], **spec: object) -> JsonObject:
+    """A manifest of a Deployment."""
+    given = {"app": name, "version": "1", "command": ["true"], "regions": list(regions), **spec}
+    return manifest("Deployment", {"name": name, "namespace": "acme"}, given)
+
+
+def manifest(kind: str, metadata: JsonObject, spec: JsonObject | None = None) -> JsonObject:
+    """A manifest."""
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec or {}}
