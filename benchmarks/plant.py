@@ -103,9 +103,13 @@ class Plant:
         self._write(self.hub, f'data = "data"\nlink_keys = "link-keys"\n{settings}')
         for name, part in self.regions.items():
             key = ensure_secret(self.hub.folder / "link-keys" / f"{name}.key")
-            tables = "".join(f'[[zones]]\nname = "{zone}"\ndriver = "{kind}"\n' for zone, kind in zones.items())
+            tables = "".join(
+                f'[[zones]]\nname = "{zone}"\ndriver = "{kind}"\n' for zone, kind in zones.items()
+            )
             self._write(
-                part, f'name = "{name}"\ndata = "data"\nlink_key_hash = "{hash_secret(key)}"\n{settings}', tables
+                part,
+                f'name = "{name}"\ndata = "data"\nlink_key_hash = "{hash_secret(key)}"\n{settings}',
+                tables,
             )
 
     def _write(self, part: Part, text: str, tables: str = "") -> None:
@@ -132,6 +136,11 @@ class Plant:
                     spec = {"log": f"http://127.0.0.1:{part.port}", "zones": zones}
                     await hub.apply(REGION, manifest("Region", {"name": name}, spec))
                 yield hub
+        except BaseException as error:
+            for part in self.parts:
+                if not part.running:
+                    error.add_note(f"{part.name} ended:\n{part.output()[-3000:]}")
+            raise
         finally:
             for part in self.parts:
                 part.kill()

@@ -173,7 +173,7 @@ class Store:
             _require_revision(db, at_least)
             found: dict[Key, Resource] = {}
             for at in range(0, len(keys), _KEYS_A_QUERY):
-                query = _LIVE.where(_KEY.in_(keys[at : at + _KEYS_A_QUERY]))
+                query = _LIVE.where(resources.c.key.in_([str(key) for key in keys[at : at + _KEYS_A_QUERY]]))
                 found.update((resource.key, resource) for resource in _resources(db, query))
             return found
 
@@ -279,9 +279,7 @@ class Store:
             positions.c.reader == reader
         )
         return await self._read(
-            lambda db: {
-                TopicPartition(topic, number): offset for topic, number, offset in db.execute(query)
-            }
+            lambda db: {TopicPartition(topic, number): offset for topic, number, offset in db.execute(query)}
         )
 
     async def count(self, kind: str) -> int:
@@ -302,7 +300,6 @@ class Store:
 
 
 _LIVE = select(resources.c.body).where(resources.c.deleted.is_(False))
-_KEY = tuple_(resources.c.kind, resources.c.namespace, resources.c.name)
 
 
 def _counter(db: Connection) -> tuple[int, int]:

@@ -40,9 +40,11 @@ counter = Table(
 resources = Table(
     "resources",
     metadata,
-    Column("kind", String, primary_key=True),
-    Column("namespace", String, primary_key=True),
-    Column("name", String, primary_key=True),
+    # Kind/namespace/name in one column: databases look up lists of pairs and triples without any index.
+    Column("key", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("namespace", String, nullable=False),
+    Column("name", String, nullable=False),
     Column("uid", String, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("described_revision", BigInteger, nullable=False),
@@ -53,7 +55,8 @@ resources = Table(
 )
 Index("resources_by_region", resources.c.region, resources.c.described_revision)
 Index("resources_by_owner", resources.c.owner_uid)
-Index("resources_by_namespace", resources.c.namespace, resources.c.kind)
+Index("resources_by_kind", resources.c.kind, resources.c.namespace, resources.c.name)
+Index("resources_by_namespace", resources.c.namespace)
 
 history = Table(
     "history",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Engine, bindparam, insert, select, tuple_, update
+from sqlalchemy import Connection, Engine, bindparam, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from transom.hub.changes import Actor, Change, Held, evaluate
@@ -27,7 +27,6 @@ from transom.runtime.randomness import Randomness
 from transom.runtime.steps import step
 
 _KEYS_A_QUERY = 300
-_KEY = tuple_(resources.c.kind, resources.c.namespace, resources.c.name)
 
 
 class Job(NamedTuple):
@@ -94,7 +93,9 @@ class _Batch:
         for at in range(0, len(missing), _KEYS_A_QUERY):
             part = missing[at : at + _KEYS_A_QUERY]
             self._held.update(dict.fromkeys(part))
-            query = select(resources.c.body, resources.c.deleted).where(_KEY.in_(part))
+            query = select(resources.c.body, resources.c.deleted).where(
+                resources.c.key.in_([str(key) for key in part])
+            )
             for body, deleted in self._db.execute(query):
                 resource = from_json(body)
                 if deleted:
@@ -156,10 +157,10 @@ class _Batch:
         if not kind.guards:
             return
         column = resources.c.namespace if kind.guards == "namespace" else resources.c.region
-        query = select(resources.c.kind, resources.c.namespace, resources.c.name).where(
-            column == key.name, resources.c.deleted.is_(False)
-        )
-        stored = {Key(*row) for row in self._db.execute(query.limit(len(self.accepted) + 1))}
+        query = select(resources.c.key).where(column == key.name, resources.c.deleted.is_(False))
+        stored = {
+            Key.parse(found) for found in self._db.execute(query.limit(len(self.accepted) + 1)).scalars()
+        }
         made = {a.last.key for a in self.accepted if _guarded_by(kind.guards, a) == key.name}
         alive = sorted(str(found) for found in stored | made if self._get(found) is not None)
         if alive:
@@ -198,6 +199,7 @@ def _write(db: Connection, batch: _Batch, randomness: Randomness) -> None:
         body = to_json(last)
         described = rows.get(last.key, {}).get("described_revision", 0)
         rows[last.key] = {
+            "key": str(last.key),
             "kind": last.key.kind,
             "namespace": last.key.namespace,
             "name": last.key.name,
@@ -213,7 +215,7 @@ def _write(db: Connection, batch: _Batch, randomness: Randomness) -> None:
         messages.append(_outbox_row(change, last, revision, randomness))
     fresh = [row for row in rows.values() if row["described_revision"]]
     restated = [
-        {"k": row["kind"], "ns": row["namespace"], "n": row["name"], "at": row["revision"], "b": row["body"]}
+        {"k": row["key"], "at": row["revision"], "b": row["body"]}
         for row in rows.values()
         if not row["described_revision"]
     ]
@@ -228,7 +230,7 @@ def _write(db: Connection, batch: _Batch, randomness: Randomness) -> None:
 
 _insert = upsert(resources)
 _PUT = _insert.on_conflict_do_update(
-    index_elements=["kind", "namespace", "name"],
+    index_elements=["key"],
     set_={column.name: _insert.excluded[column.name] for column in resources.c if not column.primary_key},
 )
 """Writes a whole row: something other than the status has changed."""
@@ -236,11 +238,7 @@ _PUT = _insert.on_conflict_do_update(
 
 _RESTATE = (
     update(resources)
-    .where(
-        resources.c.kind == bindparam("k"),
-        resources.c.namespace == bindparam("ns"),
-        resources.c.name == bindparam("n"),
-    )
+    .where(resources.c.key == bindparam("k"))
     .values(revision=bindparam("at"), body=bindparam("b"))
 )
 """Writes a new status; `described_revision` stays, so nobody is told again what they know."""

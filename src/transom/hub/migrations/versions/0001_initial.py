@@ -23,9 +23,10 @@ def upgrade() -> None:
     )
     op.create_table(
         "resources",
-        sa.Column("kind", sa.String, primary_key=True),
-        sa.Column("namespace", sa.String, primary_key=True),
-        sa.Column("name", sa.String, primary_key=True),
+        sa.Column("key", sa.String, primary_key=True),
+        sa.Column("kind", sa.String, nullable=False),
+        sa.Column("namespace", sa.String, nullable=False),
+        sa.Column("name", sa.String, nullable=False),
         sa.Column("uid", sa.String, nullable=False),
         sa.Column("revision", sa.BigInteger, nullable=False),
         sa.Column("described_revision", sa.BigInteger, nullable=False),
@@ -36,7 +37,8 @@ def upgrade() -> None:
     )
     op.create_index("resources_by_region", "resources", ["region", "described_revision"])
     op.create_index("resources_by_owner", "resources", ["owner_uid"])
-    op.create_index("resources_by_namespace", "resources", ["namespace", "kind"])
+    op.create_index("resources_by_kind", "resources", ["kind", "namespace", "name"])
+    op.create_index("resources_by_namespace", "resources", ["namespace"])
     op.create_table(
         "history",
         sa.Column("revision", sa.BigInteger, primary_key=True, autoincrement=False),

@@ -1,0 +1,73 @@
+"""How long a change takes from the hub to where it is used, and what it costs among few and among many.
+
+Each change is a PATCH of one Deployment over HTTP. Time runs from the hub's answer (the change is committed)
+to the moment when the tables of three regions have it; on the way lie the relay, the controller's own write,
+the publisher and the regions' logs. The cost is the processor time of the hub and the regions for one change.
+"""
+
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from benchmarks.plant import DEPLOYMENT, Plant
+from benchmarks.readers import region_tables, until_in
+from benchmarks.report import figure, percentile
+from benchmarks.throughput import declare
+from transom.client.hub import HubClient
+from transom.tables.sqlite import SqliteTable
+
+REGIONS = ("ap", "eu", "us")
+_CHANGES = 300
+_PAUSE_SECONDS = 0.02
+
+
+async def main() -> None:
+    """Print the figures."""
+    latencies, few = await _measure(100)
+    runs = [round(value, 2) for value in (min(latencies), max(latencies))]
+    figure("commit_to_three_tables_p50", percentile(latencies, 50), "ms", target="<= 15", runs=runs)
+    figure("commit_to_three_tables_p99", percentile(latencies, 99), "ms", target="<= 50", runs=runs)
+    _, many = await _measure(10_000)
+    figure("cost_of_a_change_among_10000_over_100", many / few, "", target="<= 1.2", runs=[many, few])
+
+
+async def _measure(count: int) -> tuple[list[float], float]:
+    """Latencies (ms) of changes among `count` Deployments, and the processor time (ms) of one of them."""
+    with tempfile.TemporaryDirectory(prefix="transom-") as name:
+        folder = Path(name)
+        plant = Plant(folder, REGIONS, {"a": "null"}, 'log_level = "warning"')
+        async with plant.running() as hub:
+            await declare(hub, count)
+            async with region_tables(plant, folder) as tables:
+                await _change(hub, tables, count, 20)
+                before = _processor_seconds(plant)
+                latencies = await _change(hub, tables, count, _CHANGES)
+                spent = _processor_seconds(plant) - before
+    return latencies, 1000 * spent / _CHANGES
+
+
+async def _change(hub: HubClient, tables: dict[str, SqliteTable], count: int, changes: int) -> list[float]:
+    latencies: list[float] = []
+    for number in range(changes):
+        app = f"app{number * 37 % count}"
+        version = f"{changes}-{number}"
+        await hub.patch(DEPLOYMENT, app, {"spec": {"version": version}}, "acme")
+        began = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for region, table in tables.items():
+                group.create_task(until_in(table, f"RegionalDeployment/acme/{app}.{region}", version))
+        latencies.append(1000 * (time.perf_counter() - began))
+        await asyncio.sleep(_PAUSE_SECONDS)
+    return latencies
+
+
+def _processor_seconds(plant: Plant) -> float:
+    processes = [psutil.Process(part.process.pid) for part in plant.parts if part.process]
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,21 @@
+"""How figures are printed: one JSON line each; `python -m benchmarks` makes a table of them."""
+
+import json
+from collections.abc import Sequence
+
+
+def figure(name: str, value: float, unit: str, *, target: str, runs: Sequence[float] = ()) -> None:
+    """Print one figure; `target` is a comparison and a number ("<= 15"), `runs` what it was taken from."""
+    comparison, limit = target.split()
+    met = value <= float(limit) if comparison == "<=" else value >= float(limit)
+    line: dict[str, object] = {"figure": name, "value": round(value, 3), "unit": unit}
+    line |= {"target": target, "met": met}
+    if runs:
+        line["runs"] = [round(run, 3) for run in runs]
+    print(json.dumps(line), flush=True)
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest value that so many percent do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]

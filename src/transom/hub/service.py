@@ -1,0 +1,99 @@
+"""A hub, put together: store, log, relay, controllers, roads and API, started and stopped in layer order."""
+
+import contextlib
+import ssl
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transom.hub.api import hub_api
+from transom.hub.config import HubConfig
+from transom.hub.controllers import Controller, ControllerRunner, check_controllers
+from transom.hub.network import RoadNetwork
+from transom.hub.relay import CHANGES, Relay
+from transom.hub.store import Store
+from transom.links.positions import POSITIONS
+from transom.logs.protocol import KeptLog
+from transom.logs.sqlite import SqliteLog
+from transom.model.kinds import Catalog
+from transom.runtime.clock import Clock, rfc3339
+from transom.runtime.http import serve
+from transom.runtime.processes import folder_held
+from transom.runtime.randomness import Randomness
+from transom.runtime.secret_files import ensure_secret, hash_secret
+from transom.runtime.tasks import Workers, workers
+
+_STATUS_HISTORY_SECONDS = 86_400.0
+_HISTORY_SECONDS = 30 * 86_400.0
+
+
+@dataclass
+class Hub:
+    """The parts of a running hub, for whoever composes or tests it."""
+
+    store: Store
+    log: KeptLog
+    network: RoadNetwork
+    controllers: Sequence[ControllerRunner]
+    workers: Workers
+
+
+@contextlib.asynccontextmanager
+async def running_hub(
+    config: HubConfig,
+    catalog: Catalog,
+    controllers: Sequence[Controller],
+    clock: Clock,
+    randomness: Randomness,
+    ready: Callable[[int], None] | None = None,
+) -> AsyncGenerator[Hub]:
+    """Run a hub while the block runs. Paths in `config` are absolute.
+
+    Raises `InvalidError`, `NewerDataError`, `ExistsError` (its folder is in use) before anything was started.
+    """
+    check_controllers(catalog, controllers)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(folder_held(config.data))
+        admin_key_hash = hash_secret(ensure_secret(config.data / "admin.key"))
+        store = await Store.open(config.data / "store.db", catalog, clock, randomness)
+        stack.push_async_callback(store.close)
+        log = await SqliteLog.open(config.data / "log.db", clock)
+        stack.push_async_callback(log.close)
+        await log.create([POSITIONS, CHANGES])
+        group = await stack.enter_async_context(workers(clock, randomness))
+        network = RoadNetwork(
+            store, log, clock, randomness, config.link_keys, config.sweep_seconds, config.trust
+        )
+        runners = [ControllerRunner(each, store, log, clock, randomness) for each in controllers]
+        group.start("relay", Relay(store, log).run)
+        for runner in runners:
+            group.start(runner.controller.name, runner.run)
+        group.start("roads", lambda: network.run(group))
+        stack.push_async_callback(network.close)
+        group.start("housekeeping", lambda: _keep_tidy(store, log, config.clean_seconds, clock, randomness))
+        api = hub_api(
+            store, admin_key_hash=admin_key_hash, roads=network, states=group.states.values, clock=clock
+        )
+        tls = server_tls(config.tls_cert, config.tls_key)
+        group.start("api", lambda: serve(api, config.host, config.port, tls=tls, ready=ready))
+        yield Hub(store, log, network, runners, group)
+
+
+def server_tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """The server side of TLS with this certificate and key; None without them."""
+    if cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    return context
+
+
+async def _keep_tidy(
+    store: Store, log: KeptLog, every_seconds: float, clock: Clock, randomness: Randomness
+) -> None:
+    """Compact the log and forget old history, again and again."""
+    while True:
+        await clock.sleep(randomness.jitter(every_seconds))
+        await log.clean(clock)
+        now = clock.wall()
+        await store.prune_history(rfc3339(now - _STATUS_HISTORY_SECONDS), rfc3339(now - _HISTORY_SECONDS))
