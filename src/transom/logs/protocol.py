@@ -121,7 +121,8 @@ class Log(Protocol):
         """Append all of `batch` or nothing, in order; returns each entry's offset. On disk on return.
 
         Raises `UnknownTopicError`, `FencedError` (someone took the fence's name since), `InvalidError`
-        (a partition that does not exist, an entry over 1 MiB). Cancelling may leave the batch appended.
+        (a partition that does not exist, an entry over 1 MiB, a batch over 15 MiB, no key in a compacted
+        topic). Cancelling may leave the batch appended.
         """
         ...
 
@@ -131,8 +132,9 @@ class Log(Protocol):
         """Up to about `most` entries at or after the given offsets, in offset order within a partition.
 
         Partitions take turns when there is more than `most`. When there is nothing, waits up to
-        `wait_seconds` (without polling) and then returns an empty sequence. Raises `UnknownTopicError`,
-        `OutOfRangeError` (the offset is below the partition's start or above its end).
+        `wait_seconds` (without polling) and then returns an empty sequence. One read returns about 8 MiB at
+        most. Raises `UnknownTopicError`, `InvalidError` (a partition that does not exist), `OutOfRangeError`
+        (the offset is below the partition's start or above its end).
         """
         ...
 
@@ -141,7 +143,9 @@ class Log(Protocol):
         ...
 
     async def truncate(self, topic: str, partition: int, before: int) -> None:
-        """Remove the entries below offset `before`. Raises `UnknownTopicError`, `OutOfRangeError`."""
+        """Remove the entries below offset `before`; below the start there is nothing left to remove.
+        Raises `UnknownTopicError`, `InvalidError`, `OutOfRangeError` (`before` is above the end).
+        """
         ...
 
     async def take_fence(self, name: str) -> Fence:

@@ -52,8 +52,8 @@ def read_secret(path: Path) -> str:
     try:
         mode = path.stat().st_mode
         secret = path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise InvalidError(f"key file {path}", [Problem("", f"cannot be read: {error.strerror}")]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidError(f"key file {path}", [Problem("", f"cannot be read: {error}")]) from None
     if mode & 0o077:
         raise InvalidError(f"key file {path}", [Problem("", f"others can read it; run: chmod 600 {path}")])
     if not secret:

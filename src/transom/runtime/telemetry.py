@@ -20,7 +20,7 @@ metrics = CollectorRegistry()
 
 def get_logger(name: str) -> Any:
     """A logger for one module."""
-    return structlog.get_logger(logger=name.removeprefix("transom."))
+    return structlog.get_logger(module=name.removeprefix("transom."))
 
 
 def configure_logging(part: str, level: str = "info") -> None:
