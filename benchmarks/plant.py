@@ -31,12 +31,16 @@ _REGION = "from transom.processes.region import run_region as run"
 _READY_SECONDS = 30.0
 
 
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_ports(count: int) -> int:
+    """The first of `count` ports in a row that nobody listens on now."""
+    while True:
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            first = 0
+            for number in range(count):
+                probe = held.enter_context(socket.socket())
+                probe.bind(("127.0.0.1", first + number if first else 0))
+                first = first or probe.getsockname()[1]
+            return first
 
 
 class Part:
@@ -98,8 +102,10 @@ class Plant:
     def __init__(self, folder: Path, regions: Sequence[str], zones: JsonObject, settings: str = "") -> None:
         self.folder = folder
         self.zones = zones
-        self.hub = Part("hub", folder / "hub", free_port(), _HUB)
-        self.regions = {name: Part(name, folder / "regions" / name, free_port(), _REGION) for name in regions}
+        self.hub = Part("hub", folder / "hub", free_ports(1), _HUB)
+        self.regions = {
+            name: Part(name, folder / "regions" / name, free_ports(1), _REGION) for name in regions
+        }
         self._write(self.hub, f'data = "data"\nlink_keys = "link-keys"\n{settings}')
         for name, part in self.regions.items():
             key = ensure_secret(self.hub.folder / "link-keys" / f"{name}.key")

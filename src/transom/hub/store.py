@@ -239,7 +239,10 @@ class Store:
         query = (
             select(history)
             .where(
-                history.c.kind == key.kind, history.c.namespace == key.namespace, history.c.name == key.name
+                history.c.kind == key.kind,
+                history.c.namespace == key.namespace,
+                history.c.name == key.name,
+                history.c.described,
             )
             .order_by(history.c.revision.desc())
             .limit(most)
