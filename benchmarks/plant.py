@@ -58,11 +58,11 @@ class Part:
         """Whether its process lives."""
         return self.process is not None and self.process.poll() is None
 
-    def start(self, die_at: str = "") -> None:
-        """Start it; `die_at` ("store.committed:3") has it kill itself there."""
+    def start(self, die_at: str = "", freeze_at: str = "") -> None:
+        """Start it; `die_at` ("store.committed:3") has it kill itself there, `freeze_at` stop there."""
         self.folder.mkdir(parents=True, exist_ok=True)
         program = f"{self._entry}\nimport sys, uvloop, pathlib\nuvloop.run(run(pathlib.Path(sys.argv[1])))"
-        environment = {**os.environ, "TRANSOM_DIE_AT": die_at}
+        environment = {**os.environ, "TRANSOM_DIE_AT": die_at, "TRANSOM_FREEZE_AT": freeze_at}
         with (self.folder / "output.log").open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", program, str(self.folder / "config.toml")],
@@ -78,6 +78,16 @@ class Part:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+
+    @property
+    def frozen(self) -> bool:
+        """Whether its process is stopped (SIGSTOP)."""
+        return self.process is not None and psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        if self.process is not None:
+            self.process.send_signal(number)
 
     def output(self) -> str:
         """What it has printed."""

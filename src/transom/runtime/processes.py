@@ -178,8 +178,11 @@ class LocalProcess:
                 await clock.sleep(_LOOK_SECONDS * 10)
             return self._reap()
         try:
-            if self.is_alive():
+            # The handle stays with this process; the start time tells that it is ours, up to its last moment.
+            if _started(self.record.pid) == self.record.started:
                 await _readable(handle)
+        except psutil.NoSuchProcess:
+            return None
         finally:
             os.close(handle)
         return self._reap()

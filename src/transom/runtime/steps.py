@@ -1,7 +1,8 @@
-"""Named points around every durable step, so that a test can kill the process exactly there.
+"""Named points around every durable step, so that a test can kill or freeze the process exactly there.
 
 `TRANSOM_DIE_AT=store.committed:3` kills this process (SIGKILL, nothing is flushed or cleaned up) the third
-time it comes past that point. Without the variable a point costs one comparison.
+time it comes past that point; `TRANSOM_FREEZE_AT` stops it there (SIGSTOP) until somebody continues it.
+Without the variables a point costs one comparison.
 """
 
 import os
@@ -31,15 +32,16 @@ POINTS = (
 )
 """Every point there is; `scenarios` draws from these."""
 
-_name, _, _count = os.environ.get("TRANSOM_DIE_AT", "").partition(":")
+_die = os.environ.get("TRANSOM_DIE_AT", "")
+_name, _, _count = (_die or os.environ.get("TRANSOM_FREEZE_AT", "")).partition(":")
 _left = int(_count or 1)
 
 
 def step(name: str) -> None:
-    """Mark a durable step; die here when the environment says so."""
+    """Mark a durable step; die or freeze here when the environment says so."""
     global _left  # noqa: PLW0603  # one process dies once
     if name != _name:
         return
     _left -= 1
-    if _left <= 0:
-        os.kill(os.getpid(), signal.SIGKILL)
+    if _left == 0:
+        os.kill(os.getpid(), signal.SIGKILL if _die else signal.SIGSTOP)

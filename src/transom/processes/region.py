@@ -1,0 +1,39 @@
+"""A region's process: configuration in, a running region until it is told to stop. What it runs goes on."""
+
+from pathlib import Path
+
+from transom.catalog.deployment.driver import RegionalDeploymentPlanner
+from transom.catalog.deployment.kind import REGIONAL_DEPLOYMENT
+from transom.processes.lifetime import until_told_to_stop
+from transom.region.config import RegionConfig
+from transom.region.service import running_region
+from transom.runtime.clock import SystemClock
+from transom.runtime.config import beside, load
+from transom.runtime.randomness import Randomness
+from transom.runtime.telemetry import configure_logging, get_logger
+
+log = get_logger(__name__)
+
+
+async def run_region(config_path: Path) -> None:
+    """Run the region of a configuration file until SIGTERM or SIGINT. Raises what `running_region` raises."""
+    config = region_config(config_path)
+    configure_logging(f"region/{config.name}", config.log_level)
+    planners = {REGIONAL_DEPLOYMENT.name: RegionalDeploymentPlanner()}
+    async with running_region(config, planners, SystemClock(), Randomness(), _announce):
+        await until_told_to_stop()
+
+
+def region_config(path: Path) -> RegionConfig:
+    """The configuration in a file, with its paths made absolute."""
+    config = load(path, RegionConfig)
+    paths = {
+        name: beside(path, value)
+        for name in ("data", "tls_cert", "tls_key")
+        if (value := getattr(config, name)) is not None
+    }
+    return config.model_copy(update=paths)
+
+
+def _announce(port: int) -> None:
+    log.info("serving", port=port)

@@ -1,0 +1,63 @@
+"""A region's configuration file (TOML)."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from transom.model.names import LABEL_RULE, is_label
+from transom.runtime.config import Config
+
+_SHA256_HEX = r"^[0-9a-f]{64}$"
+
+
+def _label(name: str) -> str:
+    if not is_label(name):
+        raise ValueError(f"{name!r} {LABEL_RULE}")
+    return name
+
+
+class ZoneConfig(Config):
+    """A zone, and the driver that makes things real there."""
+
+    name: str
+    driver: Literal["process", "null"] = "process"
+
+    _name = field_validator("name")(_label)
+
+
+class RegionConfig(Config):
+    """`data` is the region's folder; relative paths begin at the file's folder.
+
+    The log's server listens on `host` and `port` (0: any free one) and lets in the one key whose SHA-256, in
+    hexadecimal, is `link_key_hash`. `tls_cert` and `tls_key` (PEM) are required for any address but this
+    machine's.
+    """
+
+    name: str
+    environment: str = "production"
+    zones: list[ZoneConfig] = Field(min_length=1, default_factory=lambda: [ZoneConfig(name="a")])
+    data: Path = Path()
+    host: str = "127.0.0.1"
+    port: int = Field(default=8481, ge=0, le=65535)
+    link_key_hash: str = Field(pattern=_SHA256_HEX)
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    heartbeat_seconds: float = Field(default=2.0, ge=0.1, le=3600)
+    clean_seconds: float = Field(default=300.0, ge=1, description="between two cleanings of the log")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    _names = field_validator("name", "environment")(_label)
+
+    @field_validator("zones")
+    @classmethod
+    def _distinct(cls, zones: list[ZoneConfig]) -> list[ZoneConfig]:
+        if len({zone.name for zone in zones}) != len(zones):
+            raise ValueError("two zones have the same name")
+        return zones
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> "RegionConfig":
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together: give both or none")
+        return self
