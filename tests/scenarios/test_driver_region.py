@@ -159,7 +159,7 @@ class Region:
 async def until_true(true: Callable[[], bool]) -> None:
     """Wait, at most 20 s, for another process's doing."""
     async with asyncio.timeout(20):
-        while not true():  # noqa: ASYNC110  # nothing here is told what another process does
+        while not true():  # nothing here is told what another process does
             await asyncio.sleep(0.01)
 
 

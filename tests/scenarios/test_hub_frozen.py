@@ -26,7 +26,7 @@ HEARTBEATS = TopicPartition("heartbeats", 0)
 
 async def until_frozen(part):
     while not part.frozen:
-        await asyncio.sleep(0.01)  # noqa: ASYNC110  # another process's state
+        await asyncio.sleep(0.01)  # another process's state
 
 
 async def healed(plant, gone):

@@ -33,7 +33,7 @@ HUB_POINTS = [
 REGION_POINTS = [p for p in POINTS if p.partition(".")[0] in {"log", "table", "agent", "driver"}]
 SERVE = [
     sys.executable, "-c",
-    "import os, socket as s; t = s.create_server(('127.0.0.1', int(os.environ['PORT'])))\nwhile True: t.accept()",
+    "import os, socket as s\nt = s.create_server(('127.0.0.1', int(os.environ['PORT'])))\nwhile 1: t.accept()",
 ]  # fmt: skip
 REFUSALS = (404, 409)  # deleting what is not there; writing what goes at that moment
 SETTINGS = 'log_level = "warning"\nclean_seconds = 3600\n'  # the checker wants to see every entry there was

@@ -231,7 +231,7 @@ async def test_killed_around_a_commit_all_that_was_acknowledged_is_there_once(pa
 
 
 async def test_killed_at_any_time_all_that_was_acknowledged_is_there_once(path: Path):
-    seeded = random.Random(20)  # noqa: S311  # repeatable kills
+    seeded = random.Random(20)  # repeatable kills
     total: dict[str, set[int]] = {}
     for round_number in range(5):
         names = [f"{round_number}{letter}" for letter in "ab"]

@@ -1,6 +1,6 @@
 import pytest
-from hub_parts import CLOCK, deployment, hub_log, open_store, put, remove, zone_status
 
+from hub_parts import CLOCK, deployment, hub_log, open_store, put, remove, zone_status
 from transom.catalog.deployment.controller import DeploymentController
 from transom.hub.archive import Archive
 from transom.hub.changes import Change, creating

@@ -1,15 +1,15 @@
 from dataclasses import replace
 
 import pytest
-from hub_parts import CLOCK, REGIONS, deployment, hub_log, open_store, put, region, remove
 
+from hub_parts import CLOCK, REGIONS, deployment, hub_log, open_store, put, region, remove
 from transom.catalog.deployment.controller import DeploymentController
 from transom.catalog.deployment.kind import DEPLOYMENT, REGIONAL_DEPLOYMENT
 from transom.catalog.kinds import shipped
 from transom.hub.changes import Actor, Change, setting_status
 from transom.hub.controllers import ControllerRunner, check_controllers
 from transom.hub.relay import Relay
-from transom.model.errors import ConflictError, InvalidError
+from transom.model.errors import BrokenInvariantError, ConflictError, InvalidError
 from transom.model.kinds import Catalog, Kind
 from transom.model.names import Key
 from transom.runtime.clock import ManualClock
@@ -137,3 +137,13 @@ def test_cycles_and_second_owners_are_refused_at_start():
     assert DEPLOYMENT.name in blind.layers
     with pytest.raises(InvalidError, match="does not read"):
         check_controllers(blind, [DeploymentController()])
+
+
+async def test_a_change_that_stumbles_leaves_those_beside_it_alone(tmp_path):
+    def stumble(held):
+        return held.no_such_field
+
+    async with open_store(tmp_path) as store:
+        outcomes = await store.write_all([put(deployment()), Change(KEY, stumble, put(deployment()).actor)])
+        assert outcomes[0] == await store.get(KEY)
+        assert isinstance(outcomes[1], BrokenInvariantError)

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
-from hub_parts import PERSON, REGIONS, deployment, region, zone_status
 
+from hub_parts import PERSON, REGIONS, deployment, region, zone_status
 from transom.catalog.deployment.controller import DeploymentController, spread
 from transom.catalog.kinds import shipped
 from transom.hub.archive import change_for

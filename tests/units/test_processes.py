@@ -58,7 +58,7 @@ async def launch(tmp_path: Path) -> AsyncIterator[Launch]:
 async def until(true: Callable[[], bool]) -> None:
     """Wait, at most 20 s, for another process's doing."""
     async with asyncio.timeout(20):
-        while not true():  # noqa: ASYNC110  # nothing here is told what another process does
+        while not true():  # nothing here is told what another process does
             await asyncio.sleep(0.01)
 
 

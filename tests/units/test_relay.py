@@ -1,8 +1,8 @@
 import asyncio
 
 import pytest
-from hub_parts import CLOCK, deployment, hub_log, open_store, put
 
+from hub_parts import CLOCK, deployment, hub_log, open_store, put
 from transom.hub.relay import CHANGES, Relay
 from transom.logs.protocol import TopicPartition
 from transom.model.errors import FencedError

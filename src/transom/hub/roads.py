@@ -32,7 +32,6 @@ HEARTBEATS = "heartbeats"
 DESIRED_TABLE = "desired"
 
 _ASK_SECONDS = 1.0
-_SILENT_SECONDS = 10.0
 _WAIT_SECONDS = 30.0
 
 
@@ -46,7 +45,11 @@ class Heartbeat(msgspec.Struct, frozen=True):
 
 
 class RoadsReport(msgspec.Struct, frozen=True):
-    """What the hub can say of its roads to a region. Lags are records; None means "cannot be asked now"."""
+    """What the hub can say of its roads to a region.
+
+    Lags are in records; None means that the region does not answer now. `knows_age_seconds` is how long ago
+    the region was last known to have all there was for it.
+    """
 
     region: str
     environment: str
@@ -92,7 +95,7 @@ class Roads:
             randomness=self.randomness,
             sweep_seconds=self.sweep_seconds,
         )
-        self.mirror = Mirror(f"mirror/{self.region}", self.region_log, self.hub_log, names, self.clock)
+        self.mirror = Mirror(f"mirror/{self.region}", self.region_log, self.hub_log, names)
         self.archive = Archive(self.store, self.hub_log, self.region, self._status_topic)
 
     async def open(self) -> None:
@@ -122,12 +125,11 @@ class Roads:
         """How the roads are now; asks the region, for a second at most."""
         now = self.clock.wall()
         down, up = await asyncio.gather(_within(self._down_lag()), _within(self.mirror.lag()))
-        contact = max(self.publisher.state.contact, self.mirror.state.contact)
         swept = self.publisher.state.last_sweep
         return RoadsReport(
             region=self.region,
             environment=self.environment,
-            reachable=up is not None and now - max(contact, self._heard_at) < _SILENT_SECONDS,
+            reachable=up is not None,
             down_lag=down,
             up_lag=up,
             knows_age_seconds=round(now - self._agreed_at, 1) if self._agreed_at else None,
@@ -167,8 +169,8 @@ class Roads:
         bounds = await self.region_log.bounds(DESIRED)
         heard = self._heard.desired if self._heard else {}
         waiting = sum(max(0, ends.end - heard.get(str(number), 0)) for number, ends in bounds.items())
-        rows, _ = await self.store.region_rows(self.region, self.publisher.state.revision, 1000)
-        return waiting + len(rows)
+        unpublished = await self.store.region_rows(self.region, self.publisher.state.revision, 1000)
+        return waiting + len(unpublished.rows)
 
     def _problems(self) -> dict[str, str]:
         mine = {task.get_name() for task in self._tasks}

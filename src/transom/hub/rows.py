@@ -31,19 +31,18 @@ class DesiredRows:
 
     async def changes(self, after: int, most: int) -> Changes:
         """See `Source.changes`."""
-        rows, upto = await self._store.region_rows(self._region, after, most)
-        return Changes([self._record(row) for row in rows], upto)
+        rows, upto, more = await self._store.region_rows(self._region, after, most)
+        return Changes([self._record(row) for row in rows], upto, more)
 
     async def snapshot(self) -> Snapshot:
         """See `Source.snapshot`."""
         newest: dict[str, Record] = {}
         after = 0
         while True:
-            rows, upto = await self._store.region_rows(self._region, after, _SNAPSHOT_BATCH)
+            rows, after, more = await self._store.region_rows(self._region, after, _SNAPSHOT_BATCH)
             newest.update((record.key, record) for record in map(self._record, rows))
-            if len(rows) < _SNAPSHOT_BATCH:
-                return Snapshot([record for record in newest.values() if not record.deleted], upto)
-            after = upto
+            if not more:
+                return Snapshot([record for record in newest.values() if not record.deleted], after)
 
     def _record(self, row: RegionRow) -> Record:
         version = Version(self._store.epoch, row.revision, ORIGIN)

@@ -1,5 +1,6 @@
 """A hub, put together: store, log, relay, controllers, roads and API, started and stopped in layer order."""
 
+import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -75,8 +76,11 @@ async def running_hub(
             store, admin_key_hash=admin_key_hash, roads=network, states=group.states.values, clock=clock
         )
         tls = server_tls(config.tls_cert, config.tls_key)
-        group.start("api", lambda: serve(api, config.host, config.port, tls=tls, ready=ready))
-        yield Hub(store, log, network, runners, group)
+        async with asyncio.TaskGroup() as server:
+            # Not a supervised worker: a hub that cannot be reached must say so and end.
+            serving = server.create_task(serve(api, config.host, config.port, tls=tls, ready=ready))
+            yield Hub(store, log, network, runners, group)
+            serving.cancel()
 
 
 def server_tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:

@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 _JOBS_A_COMMIT = 256
 _KEYS_A_QUERY = 300
+_ROWS_BYTES_MAX = 4 * 1024 * 1024
 
 
 class Page(NamedTuple):
@@ -70,6 +71,14 @@ class RegionRow(NamedTuple):
     resource: Resource
     revision: int
     deleted: bool
+
+
+class RegionRows(NamedTuple):
+    """Rows of a region, the revision up to which they are complete, and whether there may be more."""
+
+    rows: list[RegionRow]
+    upto: int
+    more: bool
 
 
 class Store:
@@ -258,21 +267,28 @@ class Store:
 
         return await self._read(work)
 
-    async def region_rows(self, region: str, after: int, most: int) -> tuple[list[RegionRow], int]:
+    async def region_rows(self, region: str, after: int, most: int) -> RegionRows:
         """Resources of `region` described after revision `after`, oldest first, deleted ones included.
 
-        Returns them and the revision up to which they are complete.
+        Up to `most` of them, and about 4 MiB.
         """
 
-        def work(db: Connection) -> tuple[list[RegionRow], int]:
+        def work(db: Connection) -> RegionRows:
             query = (
                 select(resources.c.body, resources.c.described_revision, resources.c.deleted)
                 .where(resources.c.region == region, resources.c.described_revision > after)
                 .order_by(resources.c.described_revision)
                 .limit(most)
             )
-            rows = [RegionRow(from_json(body), at, gone) for body, at, gone in db.execute(query)]
-            return rows, rows[-1].revision if len(rows) == most else _counter(db)[1]
+            rows: list[RegionRow] = []
+            size = 0
+            with db.execute(query) as found:
+                for body, at, gone in found:
+                    rows.append(RegionRow(from_json(body), at, gone))
+                    size += len(body)
+                    if size >= _ROWS_BYTES_MAX or len(rows) == most:
+                        return RegionRows(rows, at, more=True)
+            return RegionRows(rows, _counter(db)[1], more=False)
 
         return await self._read(work)
 

@@ -18,13 +18,16 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from transom.hub.changes import Actor, Change, Held, evaluate
 from transom.hub.store_schema import counter, history, outbox, positions, resources
 from transom.logs.protocol import TopicPartition
-from transom.model.errors import ConflictError, InvalidError, Problem, TransomError
+from transom.model.errors import BrokenInvariantError, ConflictError, InvalidError, Problem, TransomError
 from transom.model.kinds import Catalog, Kind
 from transom.model.names import Key
 from transom.model.resources import Resource, from_json, to_json
 from transom.runtime.clock import Clock, timestamp
 from transom.runtime.randomness import Randomness
 from transom.runtime.steps import step
+from transom.runtime.telemetry import get_logger
+
+log_event = get_logger(__name__)
 
 _KEYS_A_QUERY = 300
 
@@ -188,6 +191,10 @@ def _outcome(batch: _Batch, change: Change) -> Held | TransomError:
         return batch.consider(change)
     except TransomError as error:
         return error
+    except Exception as error:
+        # A change that stumbles must not take along those that share its transaction.
+        log_event.exception("a change cannot be evaluated", key=str(change.key))
+        return BrokenInvariantError(f"{change.key}: {type(error).__name__} while evaluating the change")
 
 
 def _write(db: Connection, batch: _Batch, randomness: Randomness) -> None:

@@ -16,7 +16,6 @@ from prometheus_client import Counter
 from transom.links.positions import POSITIONS, position_message, read_position
 from transom.logs.protocol import Entry, Log, Message, TopicPartition
 from transom.model.errors import OutOfRangeError
-from transom.runtime.clock import Clock
 from transom.runtime.steps import step
 from transom.runtime.telemetry import get_logger, metrics
 
@@ -44,9 +43,8 @@ class MirrorPosition(msgspec.Struct, frozen=True):
 
 @dataclass
 class MirrorState:
-    """What a mirror can say of itself; times are wall seconds, 0 for never."""
+    """What a mirror can say of itself: the next offset of each partition, and the newest gaps."""
 
-    contact: float = 0.0
     offsets: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
     gaps: list[str] = field(default_factory=list[str])
 
@@ -59,7 +57,6 @@ class Mirror:
     source: Log
     target: Log
     names: Mapping[str, str]
-    clock: Clock
     state: MirrorState = field(default_factory=MirrorState)
 
     async def run(self) -> None:
@@ -77,7 +74,6 @@ class Mirror:
                 ids = await self._prepare()
                 offsets = self.state.offsets = await self._offsets(ids, position)
                 continue
-            self.state.contact = self.clock.wall()
             if not entries:
                 continue
             step("mirror.fetched")

@@ -37,10 +37,14 @@ _published = Counter("transom_publish_records_total", "Records published", ["lin
 
 
 class Changes(NamedTuple):
-    """Rows changed since a revision, oldest change first, each in its newest state; all up to `upto`."""
+    """Rows changed since a revision, oldest change first, each in its newest state; all up to `upto`.
+
+    `more`: there may be others after `upto`.
+    """
 
     records: list[Record]
     upto: int
+    more: bool
 
 
 class Snapshot(NamedTuple):
@@ -62,7 +66,10 @@ class Source(Protocol):
         ...
 
     async def changes(self, after: int, most: int) -> Changes:
-        """Up to `most` rows changed after revision `after`, deleted ones as delete markers."""
+        """Up to `most` rows changed after revision `after`, deleted ones as delete markers.
+
+        No more than fit into one append: about 4 MiB.
+        """
         ...
 
     async def snapshot(self) -> Snapshot:
@@ -79,12 +86,11 @@ class SourcePosition(msgspec.Struct, frozen=True):
 
 @dataclass
 class PublishState:
-    """What a publisher can say of itself; times are wall seconds, 0 for never.
+    """What a publisher can say of itself; `last_sweep` is wall seconds, 0 for never.
 
     Everything up to `revision` of the source is published; `ends` are the topic's ends since.
     """
 
-    contact: float = 0.0
     revision: int = 0
     ends: dict[int, int] = field(default_factory=dict[int, int])
     last_sweep: float = 0.0
@@ -114,7 +120,6 @@ class Publisher:
         self.state.revision = held.revision if held and known else 0
         bounds = await self.target.bounds(self.topic)
         self.state.ends = {number: ends.end for number, ends in bounds.items()}
-        self.state.contact = self.clock.wall()
         # A source that lost its storage may not know of rows the region still has: look at once.
         next_sweep = self.clock.monotonic() + (self._sweep_after() if known or held is None else 0.0)
         while True:
@@ -155,7 +160,7 @@ class Publisher:
                 await self._append(changes.records, fence, changes.upto)
                 step("publish.appended")
             self.state.revision = changes.upto
-            if len(changes.records) < _BATCH:
+            if not changes.more:
                 return
 
     async def _append(self, records: Sequence[Record], fence: Fence, upto: int | None = None) -> None:
@@ -169,7 +174,6 @@ class Publisher:
         ends = self.state.ends
         for record, offset in zip(records, offsets, strict=False):  # the last offset is the position's
             ends[partition_for(record.key.encode(), len(ends))] = offset + 1
-        self.state.contact = self.clock.wall()
         _published.labels(self.link).inc(len(records))
 
     def _sweep_after(self) -> float:

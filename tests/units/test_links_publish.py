@@ -1,0 +1,386 @@
+"""The publisher: a region's topic carries the newest state of a source, whatever happens in between."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from link_parts import CLOCK, MemorySource, everything, log_of, running, texts
+
+from transom.links import sweep as sweep_module
+from transom.links.positions import POSITIONS, position_message, read_position
+from transom.links.publish import Publisher, Snapshot, SourcePosition, parts
+from transom.links.sweep import differences
+from transom.logs.protocol import Fence, Log, Message, Topic, TopicPartition
+from transom.logs.records import from_entry
+from transom.logs.rules import BATCH_BYTES_MAX, ENTRY_BYTES_MAX
+from transom.model.errors import FencedError, InvalidError, UnreachableError
+from transom.model.records import Record
+from transom.model.version import Version
+from transom.runtime.randomness import Randomness
+from transom.tables import sweeps
+from transom.tables.core import newest
+from transom.tables.digests import digest_of
+from transom.tables.keeper import keep
+from transom.tables.memory import MemoryTable
+from transom.tables.sweeps import DIGESTS, SWEEPS, RowVersion, answer_sweeps
+
+TOPIC = Topic("desired", partitions=3, compact=True)
+SELDOM = 1e6
+
+
+class Listening:
+    """A log that says when somebody has begun to read it."""
+
+    def __init__(self, log: Log) -> None:
+        self.listening = asyncio.Event()
+        self._log = log
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    async def read(self, *args: Any, **kwargs: Any) -> Any:
+        self.listening.set()
+        return await self._log.read(*args, **kwargs)
+
+
+@dataclass
+class Bench:
+    """A source, the region's log and the region's table."""
+
+    log: Log
+    source: MemorySource = field(default_factory=MemorySource)
+    table: MemoryTable = field(default_factory=MemoryTable)
+
+    def publisher(self, sweep_seconds: float = SELDOM, source: MemorySource | None = None) -> Publisher:
+        return Publisher(
+            "control-eu",
+            source or self.source,
+            self.log,
+            TOPIC.name,
+            "desired",
+            CLOCK,
+            Randomness(1),
+            sweep_seconds,
+        )
+
+    @contextlib.asynccontextmanager
+    async def region(self) -> AsyncIterator[None]:
+        """The region's process: keeps the table and answers every sweep asked for within the block."""
+        heard = Listening(self.log)
+        keeping = keep(self.table, self.log, [TOPIC.name])
+        async with running(keeping, answer_sweeps("desired", self.table, heard)):  # type: ignore[arg-type]
+            await heard.listening.wait()
+            yield
+
+    async def applied(self) -> None:
+        """Return once the table has read all that the topic holds."""
+        async with asyncio.timeout(30):
+            while True:
+                seen = self.table.changed.value
+                ends = {
+                    at: bounds.end for at, bounds in (await self.log.bounds(TOPIC.name)).items() if bounds.end
+                }
+                held = {at.partition: offset for at, offset in (await self.table.positions()).items()}
+                if ends == held:
+                    return
+                await self.table.changed.above(seen)
+
+    async def published(self, count: int) -> list[str]:
+        return texts(await everything(self.log, TOPIC.name, count))
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    async with log_of(request.param, tmp_path / "eu.log") as log:
+        await log.create([TOPIC, SWEEPS, DIGESTS])
+        yield Bench(log)
+
+
+async def test_a_storm_of_changes_costs_one_record_a_key(bench: Bench) -> None:
+    for number in range(300):
+        bench.source.put(f"k{number % 3}")
+    async with running(bench.publisher().run()):
+        assert await bench.published(3) == ["k0@298", "k1@299", "k2@300"]
+        bench.source.put("k1")
+        bench.source.delete("k2")
+        assert await bench.published(5) == ["k0@298", "k1@299", "k1@301", "k2@300", "{}"]
+    entries = await everything(bench.log, TOPIC.name)
+    assert {from_entry(entry) for entry in entries} >= set(bench.source.rows.values())
+
+
+async def test_more_changes_than_a_batch_arrive_each_once(bench: Bench) -> None:
+    for number in range(1203):
+        bench.source.put(f"k{number}")
+    async with running(bench.publisher().run()):
+        assert await bench.published(1203) == sorted(f"k{n}@{n + 1}" for n in range(1203))
+
+
+async def test_a_restart_goes_on_where_it_was_and_appends_nothing_twice(bench: Bench) -> None:
+    bench.source.put("a")
+    bench.source.put("b")
+    async with running(bench.publisher().run()):
+        await bench.published(2)
+    bench.source.put("b")
+    bench.source.put("c")
+    async with running(bench.publisher().run()):
+        assert await bench.published(4) == ["a@1", "b@2", "b@3", "c@4"]
+    assert await read_position(bench.log, "control-eu", SourcePosition) == SourcePosition(1, 4)
+    async with running(bench.publisher().run()):
+        bench.source.put("d")
+        assert await bench.published(5) == ["a@1", "b@2", "b@3", "c@4", "d@5"]
+
+
+async def test_being_cancelled_anywhere_loses_nothing(bench: Bench) -> None:
+    for turns in range(60):
+        bench.source.put(f"k{turns}")
+        task = asyncio.create_task(bench.publisher().run())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    async with running(bench.publisher().run()):
+        entries = await everything(bench.log, TOPIC.name, 60)
+    # An append whose answer was lost is never repeated: the position went with it.
+    assert sorted(entry.key or b"" for entry in entries) == sorted(b"k%d" % n for n in range(60))
+
+
+async def test_a_former_publisher_is_refused_and_appends_nothing(bench: Bench) -> None:
+    bench.source.put("a")
+    former = asyncio.create_task(bench.publisher().run())
+    await bench.published(1)
+    other = MemorySource()
+    other.put("a")
+    other.put("z", "by the new one")
+    async with running(bench.publisher(source=other).run()):
+        await bench.published(2)
+        bench.source.put("b", "too late")
+        with pytest.raises(FencedError):
+            await former
+    assert await bench.published(2) == ["a@1", "by the new one"]
+
+
+async def test_a_source_that_lost_its_storage_publishes_all_anew_and_sweeps_at_once(bench: Bench) -> None:
+    for key in ("a", "b", "forgotten"):
+        bench.source.put(key)
+    async with running(bench.publisher().run()):
+        await bench.published(3)
+    reborn = MemorySource(epoch=2)
+    reborn.put("a", "new a")
+    reborn.put("b", "new b")
+    async with bench.region():
+        async with running(bench.publisher(source=reborn).run()):
+            await bench.published(6)
+            await bench.applied()
+        assert await bench.table.scan() == reborn.live()
+        marker = await bench.table.get("forgotten")
+        assert marker is not None
+        assert (marker.deleted, marker.version.epoch) == (True, 2)
+
+
+async def test_records_of_any_size_are_published_in_parts(bench: Bench) -> None:
+    for number in range(20):
+        bench.source.put(f"k{number}", str(number % 10) * 900_000)
+    async with running(bench.publisher().run()):
+        assert len(await everything(bench.log, TOPIC.name, 20)) == 20
+    assert await read_position(bench.log, "control-eu", SourcePosition) == SourcePosition(1, 20)
+
+
+@given(st.lists(st.integers(0, ENTRY_BYTES_MAX), max_size=40))
+def test_parts_keep_the_order_and_fit(sizes: list[int]) -> None:
+    block = bytes(ENTRY_BYTES_MAX)
+    messages = [Message("t", None, block[:size]) for size in sizes]
+    divided = parts(messages)
+    assert [message for part in divided for message in part] == messages
+    assert all(sum(len(message.value or b"") for message in part) < BATCH_BYTES_MAX for part in divided)
+    assert all(divided) or not sizes
+
+
+async def test_a_position_that_is_none_is_refused(bench: Bench) -> None:
+    await bench.log.create([POSITIONS])
+    await bench.log.append([position_message("control-eu", Fence("x", 1))])
+    with pytest.raises(InvalidError, match="position of link 'control-eu'"):
+        await bench.publisher().run()
+
+
+# --- sweeps --------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def swept(bench: Bench) -> AsyncIterator[tuple[Publisher, Fence]]:
+    """A publisher that has published everything, by hand, with the region listening."""
+    async with bench.region():
+        await bench.log.create([POSITIONS])
+        publisher = bench.publisher()
+        fence = await bench.log.take_fence(publisher.link)
+        publisher.state.ends = {n: ends.end for n, ends in (await bench.log.bounds(TOPIC.name)).items()}
+        await publisher.sweep(fence)
+        await bench.applied()
+        assert await bench.table.scan() == bench.source.live()
+        publisher.state.differences_found = 0
+        yield publisher, fence
+
+
+async def ends_of(log: Log, topic: str) -> list[int]:
+    return [bounds.end for bounds in (await log.bounds(topic)).values()]
+
+
+async def test_a_sweep_of_equals_appends_nothing_to_the_topic(bench: Bench) -> None:
+    for number in range(50):
+        bench.source.put(f"k{number}")
+    bench.source.delete("k7")
+    async with swept(bench) as (publisher, fence):
+        before = await ends_of(bench.log, TOPIC.name), await ends_of(bench.log, POSITIONS.name)
+        asked = len(await everything(bench.log, SWEEPS.name))
+        publisher.state.last_sweep = 0.0
+        assert await publisher.sweep(fence) == 0
+        assert (await ends_of(bench.log, TOPIC.name), await ends_of(bench.log, POSITIONS.name)) == before
+        assert len(await everything(bench.log, SWEEPS.name)) == asked + 1
+        assert publisher.state.last_sweep > 0
+        assert publisher.state.differences_found == 0
+
+
+def _lose_a_row(bench: Bench) -> None:
+    del bench.table._rows["k1"]
+
+
+def _make_a_row_stale(bench: Bench) -> None:
+    bench.table._rows["k2"] = Record("k2", Version(1, 1, "hub"), b"old")
+
+
+def _invent_a_row(bench: Bench) -> None:
+    bench.table._rows["ghost"] = Record("ghost", Version(1, 2, "hub"), b"boo")
+
+
+def _lose_a_delete(bench: Bench) -> None:
+    bench.table._rows["gone"] = Record("gone", Version(1, 20, "hub"), b"was")
+
+
+@pytest.mark.parametrize("damage", [_lose_a_row, _make_a_row_stale, _invent_a_row, _lose_a_delete])
+async def test_a_sweep_mends_and_counts_each_kind_of_difference(bench: Bench, damage) -> None:
+    for number in range(20):
+        bench.source.put(f"k{number}")
+    bench.source.put("gone")
+    bench.source.delete("gone")
+    async with swept(bench) as (publisher, fence):
+        damage(bench)
+        ends = sum(await ends_of(bench.log, TOPIC.name))
+        assert await publisher.sweep(fence) == 1
+        assert publisher.state.differences_found == 1
+        await bench.applied()
+        assert await bench.table.scan() == bench.source.live()
+        assert sum(await ends_of(bench.log, TOPIC.name)) == ends + 1
+        assert await publisher.sweep(fence) == 0
+
+
+async def test_a_sweep_mends_everything_at_once(bench: Bench) -> None:
+    for number in range(700):
+        bench.source.put(f"k{number}")
+    async with swept(bench) as (publisher, fence):
+        bench.table._rows.clear()
+        assert await publisher.sweep(fence) == 700
+        await bench.applied()
+        assert await bench.table.scan() == bench.source.live()
+
+
+async def test_what_changed_after_the_snapshot_is_left_alone(bench: Bench) -> None:
+    for number in range(5):
+        bench.source.put(f"k{number}")
+
+    class Racing(MemorySource):
+        async def snapshot(self) -> Snapshot:
+            taken = await super().snapshot()
+            self.put("k1", "newer")
+            self.put("new")
+            self.delete("k2")
+            self.put("new-too")  # the drain up to the snapshot takes all of these along
+            return taken
+
+    async with swept(bench) as (publisher, fence):
+        racing = Racing()
+        racing.rows, racing.changed = dict(bench.source.rows), bench.source.changed
+        racing.put("k0")
+        publisher.source = racing
+        assert await publisher.sweep(fence) == 0
+        await bench.applied()
+        assert await bench.table.scan() == racing.live()
+
+
+async def test_an_answer_waits_until_the_table_has_read_far_enough() -> None:
+    table = MemoryTable()
+    row = Record("a", Version(1, 1, "hub"), b"a")
+    reached = asyncio.create_task(sweeps._reached(table, {"desired/0": 2, "desired/1": 1}))
+    await table.apply([row], {TopicPartition("desired", 0): 2})
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not reached.done()
+    # A batch that changes no row moves the position all the same, and the answerer must hear of it.
+    await table.apply([row], {TopicPartition("desired", 1): 1})
+    async with asyncio.timeout(5):
+        assert await reached
+
+
+async def test_sweeps_come_by_themselves(bench: Bench) -> None:
+    bench.source.put("a")
+    async with bench.region():
+        asked = len(await everything(bench.log, SWEEPS.name))
+        publisher = bench.publisher(sweep_seconds=0.01)
+        async with running(publisher.run()):
+            await everything(bench.log, SWEEPS.name, asked + 3)
+        assert publisher.state.last_sweep > 0
+
+
+async def test_nobody_answering_is_an_error_that_is_retried(bench: Bench, monkeypatch) -> None:
+    monkeypatch.setattr(sweep_module, "_ANSWER_SECONDS", 0.05)
+    bench.source.put("a")
+    with pytest.raises(UnreachableError, match="is the region's process running"):
+        await bench.publisher(sweep_seconds=0.0).run()
+    # What was to be published was, all the same.
+    assert await bench.published(1) == ["a@1"]
+
+
+# --- the heart of a sweep, alone -----------------------------------------------------------------------
+
+KEYS = st.sampled_from("abcdef")
+ROWS = st.dictionaries(KEYS, st.integers(1, 30), max_size=6)
+
+
+def _rows(held: dict[str, int], epoch: int = 1) -> dict[str, Record]:
+    return {key: Record(key, Version(epoch, at, "hub"), f"{key}{at}".encode()) for key, at in held.items()}
+
+
+@given(source=ROWS, held=ROWS, later=ROWS)
+def test_repairs_make_the_table_agree_with_the_snapshot(
+    source: dict[str, int], held: dict[str, int], later: dict[str, int]
+) -> None:
+    revision = 30
+    mine = _rows(source)
+    # A region can hold anything older of a row, but not a version that the source never gave.
+    table = _rows({key: min(at, source.get(key, at)) for key, at in held.items()})
+    after = _rows({key: at + revision for key, at in later.items()})
+    table.update(after)
+    known = [RowVersion(row.key, row.version, row.fingerprint()) for row in table.values()]
+    repairs = differences(list(mine.values()), revision, 1, known)
+    table.update(newest(repairs, table.get))
+    assert {key: table[key] for key in after} == after
+    untouched = {key: row for key, row in mine.items() if key not in after}
+    live = [row for row in table.values() if not row.deleted and row.key not in after]
+    assert digest_of(live) == digest_of(untouched.values())
+
+
+def test_other_bytes_at_the_same_version_are_left_to_a_person() -> None:
+    row = Record("a", Version(1, 1, "hub"), b"good")
+    damaged = Record("a", Version(1, 1, "hub"), b"goof")
+    held = [RowVersion("a", damaged.version, damaged.fingerprint())]
+    assert differences([row], 1, 1, held) == []
+
+
+def test_rows_of_a_later_epoch_are_left_alone() -> None:
+    row = Record("a", Version(7, 1, "hub"), b"later")
+    assert differences([], 10, 6, [RowVersion("a", row.version, row.fingerprint())]) == []

@@ -1,0 +1,304 @@
+"""The hub's store as a file: restarts, kills, full disks, other releases' and other programs' files."""
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+from store_world import OWNER, by, deployment, make, open_store, people, region, tenant
+
+from transom.hub import migrations
+from transom.hub.changes import setting_status
+from transom.hub.store import Store
+from transom.hub.store_engine import prepare, sqlite_engine
+from transom.hub.store_schema import HEAD, metadata
+from transom.logs.protocol import TopicPartition
+from transom.model.errors import InvalidError, NewerDataError, StorageFullError
+from transom.model.resources import from_json
+from transom.runtime.clock import ManualClock
+
+ALL = 10_000
+AT = TopicPartition("status", 0)
+
+
+def rows_of(path: Path, query: str) -> list[tuple[Any, ...]]:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        return db.execute(query).fetchall()
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+# --- restarts and kills --------------------------------------------------------------------------------
+
+
+async def test_a_restart_keeps_everything(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "hub.db"
+    clock = ManualClock()
+    store = await open_store(path, clock)
+    await make(store, tenant(), region())
+    (made,) = await make(store, deployment())
+    await store.write_all(
+        [by(OWNER, made.key, setting_status(made.key, "", {"ready": 1}))], reader="archive", offsets={AT: 4}
+    )
+
+    async def everything(store: Store) -> Any:
+        pages = [await store.page(kind.name) for kind in store.catalog]
+        read = pages, await store.events(0, ALL), await store.outbox(0, ALL)
+        return read, await store.positions_of("archive"), store.epoch, store.changed.value
+
+    before = await everything(store)
+    await store.close()
+    assert path.stat().st_mode & 0o777 == 0o600
+    clock.advance(1000)  # the epoch is the storage's, not the process's
+    store = await open_store(path, clock)
+    assert await everything(store) == before
+    (another,) = await make(store, deployment("another"))
+    assert another.metadata.resource_version == "5"
+    await store.close()
+
+
+async def test_a_new_storage_has_a_later_epoch(tmp_path: Path) -> None:
+    clock = ManualClock()
+    first = await open_store(tmp_path / "first.db", clock)
+    clock.advance(10)
+    second = await open_store(tmp_path / "second.db", clock)
+    assert second.epoch > first.epoch > 0
+    await first.close()
+    await second.close()
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from store_world import deployment, make, open_store, people, region, tenant
+from transom.hub.changes import applying
+from transom.logs.protocol import TopicPartition
+
+async def main():
+    store = await open_store(Path(sys.argv[1]))
+    for number in range(1, 40):
+        batch = [people(tenant()), people(region())]
+        batch += [people(deployment(n), applying(deployment(n, version=str(number)))) for n in ("a", "b")]
+        await store.write_all(batch, reader="archive", offsets={TopicPartition("status", 0): number})
+        print(number, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def written_until_killed(path: Path, point: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-c", WRITER, str(path), str(Path(__file__).parent)],
+        env={**os.environ, "TRANSOM_DIE_AT": point},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "store.committing:1",
+        "store.committed:1",
+        "store.committing:2",
+        "store.committing:9",
+        "store.committed:9",
+    ],
+)
+async def test_a_kill_loses_nothing_acknowledged_and_leaves_nothing_half(point: str, tmp_path: Path) -> None:
+    path = tmp_path / "hub.db"
+    done = written_until_killed(path, point)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    name, _, count = point.partition(":")
+    committed = int(count) - (name == "store.committing")
+    assert len(done.stdout.split()) in (committed, committed - 1)
+
+    store = await open_store(path)
+    last = 2 + 2 * committed if committed else 0
+    assert store.changed.value == last
+    assert [event.revision for event in await store.events(0, ALL)] == list(range(1, last + 1))
+    assert [row.revision for row in await store.outbox(0, ALL)] == list(range(1, last + 1))
+    held = {item.metadata.name: item.spec["version"] for item in await store.all_of("Deployment")}
+    assert held == (dict.fromkeys(("a", "b"), str(committed)) if committed else {})
+    assert await store.positions_of("archive") == ({AT: committed} if committed else {})
+    bodies = rows_of(path, "SELECT max(revision), body FROM history GROUP BY kind, namespace, name")
+    for _, body in bodies:
+        assert await store.get(from_json(body).key) == from_json(body)
+    await make(store, deployment("after")) if committed else await make(store, tenant())
+    assert store.changed.value == last + 1
+    await store.close()
+
+
+def test_a_commit_waits_for_the_disk(tmp_path: Path) -> None:
+    # A kill cannot show it, only a power loss could.
+    engine = sqlite_engine(tmp_path / "hub.db", "BEGIN IMMEDIATE")
+    with engine.begin() as connection:
+        pragmas = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("synchronous", "journal_mode")
+        }
+    engine.dispose()
+    assert pragmas == {"synchronous": 2, "journal_mode": "wal"}  # 2: FULL
+
+
+# --- files that are not this release's -----------------------------------------------------------------
+
+
+async def test_a_store_of_a_newer_release_is_refused_and_left_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "hub.db"
+    store = await open_store(path)
+    await make(store, tenant())
+    await store.close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE alembic_version SET version_num = '9999'")
+        db.commit()
+        db.execute("PRAGMA journal_mode = DELETE")
+    before = path.read_bytes()
+    with pytest.raises(NewerDataError, match="'9999'"):
+        await open_store(path)
+    assert path.read_bytes() == before
+    assert names(tmp_path) == ["hub.db"]
+
+
+def _other_database(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE theirs (x TEXT)")
+        db.commit()
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (_other_database, "is some other program's database"),
+        (lambda path: path.write_text("a letter to grandmother\n" * 50), "is not a transom store"),
+    ],
+)
+async def test_a_foreign_file_is_refused_and_left_untouched(
+    write: Callable[[Path], object], words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "hub.db"
+    write(path)
+    before = path.read_bytes()
+    with pytest.raises(InvalidError, match=rf"hub\.db is invalid: {words}"):
+        await open_store(path)
+    assert path.read_bytes() == before
+    assert names(tmp_path) == ["hub.db"]
+
+
+def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
+    path = tmp_path / "hub.db"
+    path.touch()
+    prepare(path, epoch=5)
+    assert rows_of(path, "SELECT epoch, revision, pruned_revision FROM counter") == [(5, 0, 0)]
+    prepare(path, epoch=6)
+    assert rows_of(path, "SELECT epoch, revision, pruned_revision FROM counter") == [(5, 0, 0)]
+
+
+# --- migrations ----------------------------------------------------------------------------------------
+
+
+def shape_of(path: Path) -> Any:
+    """Columns and indexes as SQLite sees them, in order."""
+    tables = [
+        name for (name,) in rows_of(path, "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY 1")
+    ]
+    ours = [name for name in tables if name != "alembic_version"]
+    return {
+        name: (
+            rows_of(path, f"PRAGMA table_info({name})"),
+            [
+                (unique, origin, rows_of(path, f"PRAGMA index_info({index})"))
+                for _, index, unique, origin, _ in sorted(
+                    rows_of(path, f"PRAGMA index_list({name})"), key=lambda row: row[1]
+                )
+            ],
+        )
+        for name in ours
+    }
+
+
+def test_the_migrations_make_exactly_the_tables_of_the_schema(tmp_path: Path) -> None:
+    migrated, created = tmp_path / "migrated.db", tmp_path / "created.db"
+    prepare(migrated, epoch=1)
+    engine = create_engine(f"sqlite:///{created}")
+    metadata.create_all(engine)
+    engine.dispose()
+    assert shape_of(migrated) == shape_of(created)
+    engine = create_engine(f"sqlite:///{migrated}")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
+def test_head_is_the_newest_migration() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
+
+
+# --- full disks ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two megabytes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("NOT TESTED: a full disk needs the right to mount a tmpfs")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+async def test_a_full_disk_refuses_the_write_and_the_store_goes_on(small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(1200 << 10))
+    store = await open_store(small_disk / "hub.db")
+    await make(store, tenant(), region())
+    before = await store.events(0, ALL)
+    big = deployment("big").with_metadata(annotations={"note": "x" * (400 << 10)})
+    with pytest.raises(StorageFullError, match="full"):
+        await store.write(people(big))
+    # Reading goes on; nothing of the write is there.
+    assert await store.events(0, ALL) == before
+    assert await store.all_of("Deployment") == []
+    with pytest.raises(StorageFullError):
+        await store.write_all([people(big)], reader="archive", offsets={AT: 9})
+    assert await store.positions_of("archive") == {}
+    ballast.unlink()
+    (made,) = await make(store, big)
+    assert made.metadata.resource_version == "3"
+    assert [row.revision for row in await store.outbox(0, ALL)] == [1, 2, 3]
+    await store.close()
+
+
+async def test_a_store_cannot_be_made_on_a_full_disk(small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+    with contextlib.suppress(OSError):
+        ballast.write_bytes(bytes(4 << 20))
+    with pytest.raises((StorageFullError, OSError), match=r"full|No space"):
+        await open_store(small_disk / "hub.db")
+    ballast.unlink()
+    store = await open_store(small_disk / "hub.db")
+    await make(store, tenant())
+    await store.close()
