@@ -31,10 +31,12 @@ HUB_POINTS = [
     p for p in POINTS if p.partition(".")[0] in {"relay", "publish", "mirror", "archive", "store", "log"}
 ]
 REGION_POINTS = [p for p in POINTS if p.partition(".")[0] in {"log", "table", "agent", "driver"}]
-SERVE = [
-    sys.executable, "-c",
-    "import os, socket as s\nt = s.create_server(('127.0.0.1', int(os.environ['PORT'])))\nwhile 1: t.accept()",
-]  # fmt: skip
+LISTEN = (
+    "import os, socket\n"
+    "s = socket.create_server(('127.0.0.1', int(os.environ['PORT'])))\n"
+    "while True: s.accept()"
+)
+SERVE = [sys.executable, "-c", LISTEN]
 REFUSALS = (404, 409)  # deleting what is not there; writing what goes at that moment
 SETTINGS = 'log_level = "warning"\nclean_seconds = 3600\n'  # the checker wants to see every entry there was
 

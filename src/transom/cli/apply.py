@@ -1,0 +1,133 @@
+"""`transom apply` and `transom delete`: documents, or a name, sent to the hub in order.
+
+When a document cannot be read, nothing is sent. When the hub refuses one, the others are still sent, every
+refusal is told with all its mistakes, and the exit code is 1.
+"""
+
+import sys
+from collections.abc import Awaitable, Callable
+
+import click
+
+from transom.cli.common import (
+    Way,
+    hub_options,
+    kind_called,
+    output_option,
+    reference,
+    run,
+    tenant_for,
+    tenant_option,
+    why_option,
+)
+from transom.cli.failures import mistakes_of, tell_one
+from transom.cli.main import REFUSED
+from transom.cli.manifests import Manifest, read_manifests
+from transom.cli.output import echo_json
+from transom.client.hub import ApiError, HubClient
+from transom.model.kinds import Kind
+from transom.model.resources import JsonObject
+
+_files_option = click.option(
+    "-f", "--file", "files", multiple=True, metavar="FILE", help="YAML or JSON; '-' is standard input."
+)
+
+
+@click.command("apply")
+@_files_option
+@tenant_option
+@why_option
+@output_option("text", "json")
+@hub_options
+def apply_command(
+    files: tuple[str, ...], tenant: str, why: str, output: str, hub: str, key_file: str
+) -> None:
+    """Create or change what the documents in FILE declare, in their order."""
+    if not files:
+        raise click.UsageError("say what to apply, with -f FILE (or -f - for standard input)")
+
+    async def one(client: HubClient, manifest: Manifest, inside: str) -> str:
+        _, result = await client.apply(manifest.kind, manifest.body, inside, why)
+        return result
+
+    run(_all(Way(hub, key_file), _readable(files), tenant, output, one))
+
+
+@click.command("delete")
+@click.argument("kind", required=False)
+@click.argument("name", required=False)
+@_files_option
+@tenant_option
+@why_option
+@output_option("text", "json")
+@hub_options
+def delete_command(
+    kind: str | None,
+    name: str | None,
+    files: tuple[str, ...],
+    tenant: str,
+    why: str,
+    output: str,
+    hub: str,
+    key_file: str,
+) -> None:
+    """Delete KIND NAME, or what the documents in FILE declare, the last one first."""
+    if bool(files) == bool(kind) or bool(kind) != bool(name):
+        raise click.UsageError("say what to delete: KIND NAME, or -f FILE")
+    manifests = _readable(files)[::-1] if files else [Manifest("", kind_called(str(kind)), str(name), "", {})]
+
+    async def one(client: HubClient, manifest: Manifest, inside: str) -> str:
+        held = await client.delete(manifest.kind, manifest.name, inside, why)
+        return "deleted" if held is None else f"deleting, waits for {', '.join(held.metadata.finalizers)}"
+
+    run(_all(Way(hub, key_file), manifests, tenant, output, one))
+
+
+def _readable(files: tuple[str, ...]) -> list[Manifest]:
+    manifests, errors = read_manifests(files)
+    if errors:
+        for error in errors:
+            tell_one(error)
+        click.echo("nothing was sent to the hub", err=True)
+        sys.exit(REFUSED)
+    return manifests
+
+
+async def _all(
+    way: Way,
+    manifests: list[Manifest],
+    tenant: str,
+    output: str,
+    one: Callable[[HubClient, Manifest, str], Awaitable[str]],
+) -> None:
+    """Do `one` with each manifest, in order; what was refused is told, and told of at the end."""
+    results: list[JsonObject] = []
+    refused = 0
+    async with way.connect() as client:
+        for manifest in manifests:
+            named = reference(manifest.kind, manifest.name)
+            told: JsonObject = {"kind": manifest.kind.name, "name": manifest.name}
+            try:
+                inside = await _tenant(client, manifest, tenant)
+                result = await one(client, manifest, inside)
+                results.append({**told, "tenant": inside, "result": result})
+                if output == "text":
+                    click.echo(f"{named} {result}")
+            except ApiError as error:
+                refused += 1
+                causes = [{"field": path, "message": message} for path, message in mistakes_of(error)]
+                results.append({**told, "result": "refused", "message": str(error), "causes": causes})
+                tell_one(error, f"{manifest.place} ({named})" if manifest.place else named)
+    if output == "json":
+        echo_json(results)
+    if refused:
+        if len(manifests) > 1:
+            click.echo(f"{refused} of {len(manifests)} documents were refused, the others are done", err=True)
+        sys.exit(REFUSED)
+
+
+async def _tenant(client: HubClient, manifest: Manifest, given: str) -> str:
+    kind: Kind = manifest.kind
+    if manifest.tenant and given and manifest.tenant != given:
+        raise click.UsageError(f"{manifest.place} is for tenant {manifest.tenant!r}, -n says {given!r}")
+    return await tenant_for(client, kind, manifest.tenant or given)

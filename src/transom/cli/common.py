@@ -1,0 +1,94 @@
+"""What the verbs share: their options, the way to the hub, and how things are named."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple, TypeVar
+
+import click
+
+from transom.catalog.kinds import shipped
+from transom.client.config import find, read_key
+from transom.client.hub import HubClient
+from transom.model.errors import NotFoundError
+from transom.model.kinds import Kind
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+TENANT = shipped()["Tenant"]
+
+
+class Way(NamedTuple):
+    """How the hub was said to be reached; empty where nothing was said."""
+
+    hub: str
+    key_file: str
+
+    def connect(self) -> HubClient:
+        """A client of the hub; use it as a context. Raises `InvalidError`."""
+        config = find(self.hub, self.key_file)
+        return HubClient(config.hub, read_key(config))
+
+
+def hub_options(command: C) -> C:
+    """--hub and --key-file, which a command takes as `hub` and `key_file`."""
+    command = click.option(
+        "--key-file", default="", metavar="FILE", help="File that holds the key [TRANSOM_KEY_FILE]."
+    )(command)
+    return click.option("--hub", default="", metavar="URL", help="Address of the hub [TRANSOM_HUB].")(command)
+
+
+def tenant_option(command: C) -> C:
+    """-n, which a command takes as `tenant`."""
+    return click.option(
+        "-n", "--tenant", default="", metavar="TENANT", help="The tenant; the only one if there is but one."
+    )(command)
+
+
+def output_option(*formats: str) -> Callable[[C], C]:
+    """-o, which a command takes as `output`; the first format is the default."""
+    return click.option("-o", "--output", type=click.Choice(formats), default=formats[0], show_default=True)
+
+
+def why_option(command: C) -> C:
+    """--why, for the history."""
+    return click.option("--why", default="", metavar="TEXT", help="The reason, for the history.")(command)
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run a verb to its end."""
+    asyncio.run(work)
+
+
+def kind_called(name: str) -> Kind:
+    """The kind that people call `name`. Raises `click.UsageError`."""
+    try:
+        return shipped().named(name)
+    except NotFoundError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def split_reference(reference: str) -> tuple[Kind, str]:
+    """The kind and name in KIND/NAME. Raises `click.UsageError`."""
+    kind, slash, name = reference.partition("/")
+    if not slash or not name:
+        raise click.UsageError(f"expected KIND/NAME, as deployment/shop, not {reference!r}")
+    return kind_called(kind), name
+
+
+def reference(kind: Kind, name: str) -> str:
+    """How output names a resource: deployment/shop."""
+    return f"{kind.name.lower()}/{name}"
+
+
+async def tenant_for(hub: HubClient, kind: Kind, given: str) -> str:
+    """The tenant to look in: `given`, or the only one. Raises `click.UsageError` when it must be said."""
+    if not kind.namespaced:
+        return ""
+    if given:
+        return given
+    tenants = [tenant.metadata.name for tenant in (await hub.list_all(TENANT)).items]
+    if len(tenants) == 1:
+        return tenants[0]
+    if not tenants:
+        raise click.UsageError("there is no tenant yet; apply one: kind: Tenant")
+    raise click.UsageError(f"say which tenant, with -n: {', '.join(tenants)}")

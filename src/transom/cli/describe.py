@@ -1,0 +1,123 @@
+"""`transom describe` and `transom history`: one resource, for people."""
+
+import click
+
+from transom.cli.common import (
+    Way,
+    hub_options,
+    kind_called,
+    output_option,
+    reference,
+    run,
+    split_reference,
+    tenant_for,
+    tenant_option,
+)
+from transom.cli.output import age, aligned, as_yaml, echo_json, echo_table
+from transom.model.kinds import Kind
+from transom.model.resources import JsonObject, Resource, conditions_of
+
+_CHANGES_SHOWN = 10
+_CHANGES_HEAD = ("REVISION", "GENERATION", "EVENT", "WHO", "AGE", "CHANGED", "WHY")
+
+
+@click.command("describe")
+@click.argument("kind")
+@click.argument("name")
+@tenant_option
+@output_option("text", "json")
+@hub_options
+def describe_command(kind: str, name: str, tenant: str, output: str, hub: str, key_file: str) -> None:
+    """All there is to say of the resource of KIND called NAME."""
+    run(_describe(Way(hub, key_file), kind_called(kind), name, tenant, output))
+
+
+@click.command("history")
+@click.argument("resource", metavar="KIND/NAME")
+@tenant_option
+@output_option("table", "json")
+@hub_options
+def history_command(resource: str, tenant: str, output: str, hub: str, key_file: str) -> None:
+    """Who changed KIND/NAME, when, why, and which fields; newest first. A deleted one has its history too."""
+    kind, name = split_reference(resource)
+    run(_history(Way(hub, key_file), kind, name, tenant, output))
+
+
+async def _describe(way: Way, kind: Kind, name: str, tenant: str, output: str) -> None:
+    async with way.connect() as client:
+        tenant = await tenant_for(client, kind, tenant)
+        resource = await client.get(kind, name, tenant)
+        changes = (await client.history(kind, name, tenant))[:_CHANGES_SHOWN]
+    if output == "json":
+        echo_json({"resource": resource, "history": changes})
+    else:
+        _tell(kind, resource, changes)
+
+
+async def _history(way: Way, kind: Kind, name: str, tenant: str, output: str) -> None:
+    async with way.connect() as client:
+        items = await client.history(kind, name, await tenant_for(client, kind, tenant))
+    if output == "json":
+        echo_json(items)
+    else:
+        echo_table(_CHANGES_HEAD, [_change(item) for item in items])
+
+
+def _tell(kind: Kind, resource: Resource, changes: list[JsonObject]) -> None:
+    meta = resource.metadata
+    facts = [
+        ("Name", reference(kind, meta.name)),
+        ("Tenant", meta.namespace),
+        ("Uid", meta.uid),
+        ("Generation", str(meta.generation)),
+        ("Created", f"{age(meta.creation_timestamp)} ago"),
+        ("Deleting", f"since {age(meta.deletion_timestamp)}" if meta.deletion_timestamp else ""),
+        ("Finalizers", ", ".join(meta.finalizers)),
+        ("Labels", ", ".join(f"{label}={value}" for label, value in sorted(meta.labels.items()))),
+        ("Made for", f"{resource.owner.kind}/{resource.owner.name}" if resource.owner else ""),
+    ]
+    for line in aligned([(f"{name}:", value) for name, value in facts if value]):
+        click.echo(line)
+    _section("Annotations", as_yaml(meta.annotations) if meta.annotations else "")
+    _section("Spec", as_yaml(resource.spec) if resource.spec else "")
+    rest = {name: value for name, value in resource.status.items() if name != "conditions"}
+    _section("Status", as_yaml(rest) if rest else "")
+    conditions = [
+        (held.type, held.status, held.reason or "-", age(held.last_transition_time), held.message or "-")
+        for held in conditions_of(resource.status)
+    ]
+    if conditions:
+        _section("Conditions", "\n".join(_told_conditions(conditions)))
+    _section("Changes", "\n".join(aligned([_CHANGES_HEAD, *(_change(item) for item in changes)])))
+
+
+def _told_conditions(conditions: list[tuple[str, ...]]) -> list[str]:
+    """A table of conditions; a message of several lines goes below its condition."""
+    lines: list[str] = []
+    short = [condition[:-1] for condition in conditions]
+    head, *rows = aligned([("TYPE", "STATUS", "REASON", "SINCE"), *short])
+    lines.append(head)
+    for row, condition in zip(rows, conditions, strict=True):
+        lines.append(row)
+        if condition[-1] != "-":
+            lines += [f"  {line}" for line in condition[-1].splitlines()]
+    return lines
+
+
+def _section(title: str, text: str) -> None:
+    if text:
+        click.echo(f"{title}:")
+        for line in text.rstrip("\n").splitlines():
+            click.echo(f"  {line}")
+
+
+def _change(item: JsonObject) -> tuple[str, ...]:
+    return (
+        str(item["revision"]),
+        str(item["generation"]),
+        item["event"],
+        item["who"],
+        age(item["at"]),
+        ",".join(item["changed"]) or "-",
+        item["why"] or "-",
+    )

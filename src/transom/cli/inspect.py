@@ -1,0 +1,100 @@
+"""`transom layers`, `regions` and `version`: the hub itself."""
+
+import click
+
+from transom import __version__
+from transom.cli.common import Way, hub_options, output_option, run
+from transom.cli.output import echo_json, echo_table, span
+from transom.client.config import find
+from transom.model.errors import InvalidError
+from transom.model.resources import JsonObject
+
+
+@click.command("layers")
+@output_option("table", "json")
+@hub_options
+def layers_command(output: str, hub: str, key_file: str) -> None:
+    """The kinds by floor: who owns each, and what its owner reads."""
+    run(_layers(Way(hub, key_file), output))
+
+
+@click.command("regions")
+@output_option("table", "json")
+@hub_options
+def regions_command(output: str, hub: str, key_file: str) -> None:
+    """The roads to every region: reachable, records waiting down and up, how old what it knows is."""
+    run(_regions(Way(hub, key_file), output))
+
+
+@click.command("version")
+@output_option("text", "json")
+@hub_options
+def version_command(output: str, hub: str, key_file: str) -> None:
+    """Which release this is, and, where a hub is known, which one it is."""
+    run(_version(Way(hub, key_file), output))
+
+
+async def _layers(way: Way, output: str) -> None:
+    async with way.connect() as client:
+        items = await client.layers()
+    if output == "json":
+        echo_json(items)
+        return
+    rows = [
+        (str(item["layer"]), item["kind"], item["owner"], item["statusOwner"] or "-", _joined(item["reads"]))
+        for item in items
+    ]
+    echo_table(("LAYER", "KIND", "OWNER", "STATUS OWNER", "READS"), rows)
+
+
+async def _regions(way: Way, output: str) -> None:
+    async with way.connect() as client:
+        items = await client.regions()
+    if output == "json":
+        echo_json(items)
+        return
+    head = ("REGION", "ENVIRONMENT", "REACHABLE", "DOWN LAG", "UP LAG", "KNOWS AGE", "SWEPT", "PROBLEMS")
+    echo_table(head, [_region(item) for item in items])
+
+
+def _region(item: JsonObject) -> tuple[str, ...]:
+    problems: dict[str, str] = item.get("problems", {})
+    return (
+        item["region"],
+        item.get("environment", "-"),
+        "yes" if item["reachable"] else "no",
+        _number(item.get("down_lag")),
+        _number(item.get("up_lag")),
+        _span(item.get("knows_age_seconds")),
+        _span(item.get("last_sweep_age_seconds")),
+        "; ".join(f"{part}: {why}" for part, why in problems.items()) or "-",
+    )
+
+
+async def _version(way: Way, output: str) -> None:
+    told = {"client": __version__}
+    try:
+        find(way.hub, way.key_file)
+    except InvalidError:
+        if way.hub or way.key_file:
+            raise
+    else:
+        async with way.connect() as client:
+            told["hub"] = str((await client.version())["gitVersion"]).removeprefix("v")
+    if output == "json":
+        echo_json(told)
+        return
+    for part, release in told.items():
+        click.echo(f"{part} {release}")
+
+
+def _joined(names: list[str]) -> str:
+    return ", ".join(names) or "-"
+
+
+def _number(value: int | None) -> str:
+    return "?" if value is None else str(value)
+
+
+def _span(seconds: float | None) -> str:
+    return "?" if seconds is None else span(seconds)

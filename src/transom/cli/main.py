@@ -1,0 +1,92 @@
+"""`transom VERB …`: which verbs there are, and what an exit code means.
+
+Only the module of the verb in use is loaded, so that `--help` is quick and a region's process holds nothing
+of the hub. Next: `cli.common` is what the verbs share.
+"""
+
+import importlib
+import os
+import sys
+
+import click
+
+VERBS = {
+    "up": ("processes", "Run a hub and regions on this machine, each a process of its own."),
+    "hub": ("processes", "Run the hub of a configuration file."),
+    "region": ("processes", "Run one region of a configuration file."),
+    "apply": ("apply", "Create or change what the documents in a file declare."),
+    "get": ("get", "List resources, or show one."),
+    "describe": ("describe", "All there is to say of one resource."),
+    "delete": ("apply", "Delete a resource, or what the documents in a file declare."),
+    "wait": ("wait", "Wait until a resource is ready, or gone."),
+    "history": ("describe", "Who changed a resource, when, why, and what."),
+    "layers": ("inspect", "The kinds, and the floor each stands on."),
+    "regions": ("inspect", "The roads to every region: reachable, how far behind, how old what it knows."),
+    "version": ("inspect", "Which release this is, and which the hub is."),
+}
+"""Verb: the module that holds it, and its line in --help."""
+
+REFUSED = 1
+USAGE = 2
+UNREACHABLE = 3
+TIMED_OUT = 4
+INTERRUPTED = 130
+
+_CODES = """\b
+Exit codes:
+  0  it is done
+  1  refused, or failed
+  2  wrong usage or configuration (a port in use, a file with mistakes)
+  3  the hub cannot be reached
+  4  the time was up before it was so
+"""
+
+
+class Verbs(click.Group):
+    """A group whose commands are found in `VERBS` and loaded when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs, in the order they are told of."""
+        del ctx
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load the command of a verb."""
+        del ctx
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"transom.cli.{VERBS[cmd_name][0]}")
+        return getattr(module, f"{cmd_name}_command")
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of verbs without loading them."""
+        del ctx
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, line) for verb, (_, line) in VERBS.items()])
+
+
+@click.group(cls=Verbs, epilog=_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+def transom() -> None:
+    """One pane of glass over many regions: declare once at a hub, every region makes it so by itself."""
+
+
+def main() -> None:
+    """The entry point of the `transom` command."""
+    try:
+        transom.main(prog_name="transom", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has enough of it. What is left must not be written at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        from transom.cli.failures import tell  # noqa: PLC0415  # not loaded for --help
+
+        code = tell(error)
+        if code is None:
+            raise
+        sys.exit(code)

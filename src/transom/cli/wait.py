@@ -1,0 +1,100 @@
+"""`transom wait`: until a condition holds for what was declared last, or a resource is gone."""
+
+import asyncio
+import re
+import sys
+
+import click
+
+from transom.cli.common import (
+    Way,
+    hub_options,
+    output_option,
+    reference,
+    run,
+    split_reference,
+    tenant_for,
+    tenant_option,
+)
+from transom.cli.main import REFUSED, TIMED_OUT
+from transom.cli.output import echo_json
+from transom.client.hub import ApiError
+from transom.client.waiting import Missing, until_condition, until_deleted, wait_for
+from transom.model.kinds import Kind
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+
+
+@click.command("wait")
+@click.argument("resource", metavar="KIND/NAME")
+@click.option(
+    "--for", "wanted", required=True, metavar="WHAT", help="condition=NAME, condition=NAME=VALUE, or delete."
+)
+@click.option("--timeout", default="60s", show_default=True, metavar="TIME", help="As 90s, 1m30s, 500ms.")
+@tenant_option
+@output_option("text", "json")
+@hub_options
+def wait_command(
+    resource: str, wanted: str, timeout: str, tenant: str, output: str, hub: str, key_file: str
+) -> None:
+    """Wait until KIND/NAME is ready (--for=condition=Ready), or gone (--for=delete)."""
+    kind, name = split_reference(resource)
+    missing, met = _wanted(wanted)
+    run(_wait(Way(hub, key_file), kind, name, tenant, missing, met, _seconds(timeout), output))
+
+
+def _wanted(what: str) -> tuple[Missing, str]:
+    """What tells that it is not so yet, and how to say that it is."""
+    if what == "delete":
+        return until_deleted, "is gone"
+    word, _, rest = what.partition("=")
+    condition, _, value = rest.partition("=")
+    if word != "condition" or not condition:
+        raise click.UsageError("--for takes condition=NAME, condition=NAME=VALUE or delete")
+    met = f"is {condition}" if value in ("", "True") else f"has {condition} {value}"
+    return until_condition(condition, value or "True"), met
+
+
+def _seconds(text: str) -> float:
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise click.UsageError(f"--timeout {text!r}: expected a time as 90s, 1m30s or 500ms")
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+async def _wait(
+    way: Way,
+    kind: Kind,
+    name: str,
+    tenant: str,
+    missing: Missing,
+    met: str,
+    seconds: float,
+    output: str,
+) -> None:
+    named = reference(kind, name)
+    last = said = "the hub did not answer"
+
+    def tell(text: str) -> None:
+        nonlocal last, said
+        last, line = text, text.partition("\n")[0]
+        if line != said:
+            click.echo(f"waiting for {named}: {line}", err=True)
+        said = line
+
+    async with way.connect() as client:
+        try:
+            async with asyncio.timeout(seconds):
+                tenant = await tenant_for(client, kind, tenant)
+                await wait_for(client, kind, name, tenant, missing, tell)
+        except TimeoutError:
+            click.echo(f"error: {named}: the time is up after {seconds:g} s; {last}", err=True)
+            sys.exit(TIMED_OUT)
+        except ApiError as error:
+            click.echo(f"error: {named}: {error}", err=True)
+            sys.exit(REFUSED)
+    if output == "json":
+        echo_json({"kind": kind.name, "name": name, "tenant": tenant, "result": met})
+    else:
+        click.echo(f"{named} {met}")

@@ -1,0 +1,246 @@
+"""Speaking to the hub's API: one method a verb, errors as exceptions, watches as iterators."""
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+
+from transom.model.errors import TransomError, UnreachableError
+from transom.model.kinds import Kind
+from transom.model.resources import API_VERSION, JsonObject, Resource, to_json
+
+PREFIX = f"/apis/{API_VERSION}"
+
+_CONNECT_SECONDS = 5.0
+_ANSWER_SECONDS = 30.0
+_QUIET_SECONDS = 45.0
+"""A watch that says nothing for so long is dead: the hub sends bookmarks three times as often."""
+_LINE_BYTES_MAX = 4 * 1024 * 1024
+_PAGE = 500
+
+
+class ApiError(TransomError):
+    """The hub refused; `status` is its answer, a Status object of the Kubernetes API."""
+
+    def __init__(self, status: JsonObject) -> None:
+        self.status = status
+        self.code = int(status.get("code", 0))
+        self.reason = str(status.get("reason", ""))
+        super().__init__(str(status.get("message", "")) or f"the hub answered {self.code}")
+
+    @property
+    def causes(self) -> list[tuple[str, str]]:
+        """Every mistake it names: the path and what is wrong there."""
+        causes: list[JsonObject] = self.status.get("details", {}).get("causes", [])
+        return [(str(cause.get("field", "")), str(cause.get("message", ""))) for cause in causes]
+
+
+class ResourceList(NamedTuple):
+    """Resources, and the revision to watch from."""
+
+    items: list[Resource]
+    revision: str
+
+
+class WatchEvent(msgspec.Struct, frozen=True):
+    """One line of a watch: "ADDED", "MODIFIED" or "DELETED" and the resource."""
+
+    type: str
+    object: Resource
+
+
+class _Line(msgspec.Struct, frozen=True):
+    type: str
+    object: msgspec.Raw
+
+
+class HubClient:
+    """A connection to the hub at `address`; used as `async with HubClient(address, key) as hub`.
+
+    Every method raises `ApiError` when the hub refuses and `UnreachableError` when it does not answer.
+    """
+
+    def __init__(self, address: str, key: str) -> None:
+        self.address = address.rstrip("/")
+        self._key = key
+
+    async def __aenter__(self) -> Self:
+        """Open the session."""
+        self._session = aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {self._key}"},
+            timeout=aiohttp.ClientTimeout(total=_ANSWER_SECONDS, sock_connect=_CONNECT_SECONDS),
+            read_bufsize=_LINE_BYTES_MAX,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the session."""
+        await self._session.close()
+
+    # --- resources ---
+
+    async def apply(
+        self, kind: Kind, manifest: JsonObject, tenant: str = "", why: str = ""
+    ) -> tuple[Resource, Literal["created", "configured", "unchanged"]]:
+        """Create what `manifest` declares, or replace it when it is there."""
+        name = str(manifest["metadata"]["name"])
+        held = await self.find(kind, name, tenant)
+        if held is None:
+            try:
+                return await self.create(kind, manifest, tenant, why), "created"
+            except ApiError as error:
+                if error.reason != "AlreadyExists":
+                    raise
+                held = await self.get(kind, name, tenant)  # someone else was quicker
+        path = _path(kind, tenant, name)
+        after = _resource(await self._ask("PUT", path, {"why": why}, to_json(manifest)))
+        same = after.metadata.resource_version == held.metadata.resource_version
+        return after, "unchanged" if same else "configured"
+
+    async def create(self, kind: Kind, manifest: JsonObject, tenant: str = "", why: str = "") -> Resource:
+        """Create what `manifest` declares."""
+        return _resource(await self._ask("POST", _path(kind, tenant), {"why": why}, to_json(manifest)))
+
+    async def get(self, kind: Kind, name: str, tenant: str = "") -> Resource:
+        """One resource."""
+        return _resource(await self._ask("GET", _path(kind, tenant, name)))
+
+    async def find(self, kind: Kind, name: str, tenant: str = "") -> Resource | None:
+        """One resource, or None when it does not exist."""
+        try:
+            return await self.get(kind, name, tenant)
+        except ApiError as error:
+            if error.code == 404:  # noqa: PLR2004
+                return None
+            raise
+
+    async def list_all(self, kind: Kind, tenant: str = "", selector: str = "") -> ResourceList:
+        """Every resource of a kind, of `tenant` or of all; `selector` is `label=value,…`."""
+        items: list[Resource] = []
+        query = {"limit": str(_PAGE), "labelSelector": selector}
+        while True:
+            found: JsonObject = msgspec.json.decode(await self._ask("GET", _path(kind, tenant), query))
+            items += msgspec.convert(found["items"], list[Resource])
+            query["continue"] = found["metadata"].get("continue", "")
+            if not query["continue"]:
+                return ResourceList(items, found["metadata"]["resourceVersion"])
+
+    async def patch(
+        self, kind: Kind, name: str, patch: JsonObject, tenant: str = "", why: str = ""
+    ) -> Resource:
+        """Change a resource by a JSON merge patch (RFC 7396)."""
+        media = "application/merge-patch+json"
+        body = await self._ask("PATCH", _path(kind, tenant, name), {"why": why}, to_json(patch), media)
+        return _resource(body)
+
+    async def delete(self, kind: Kind, name: str, tenant: str = "", why: str = "") -> Resource | None:
+        """Delete a resource: None when it is gone, else it waits for its finalizers."""
+        body = await self._ask("DELETE", _path(kind, tenant, name), {"why": why})
+        return None if msgspec.json.decode(body)["kind"] == "Status" else _resource(body)
+
+    async def watch(
+        self, kind: Kind, tenant: str = "", revision: str = "", selector: str = ""
+    ) -> AsyncGenerator[WatchEvent]:
+        """What changes after `revision`, as it happens; without one, everything there is first.
+
+        Ends never: raises `UnreachableError` when the hub goes away, `ApiError` 410 when `revision` is
+        forgotten (then list again).
+        """
+        query = {"watch": "true", "resourceVersion": revision, "labelSelector": selector}
+        timeout = aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS, sock_read=_QUIET_SECONDS)
+        async with self._request("GET", _path(kind, tenant), query, timeout=timeout) as response:
+            async for text in _lines(response):
+                line = msgspec.json.decode(text, type=_Line)
+                if line.type == "ERROR":
+                    raise ApiError(msgspec.json.decode(line.object))
+                if line.type != "BOOKMARK":
+                    yield WatchEvent(line.type, _resource(bytes(line.object)))
+        raise UnreachableError(f"the hub at {self.address} ended the watch")
+
+    async def history(self, kind: Kind, name: str, tenant: str = "") -> list[JsonObject]:
+        """The changes of a resource, newest first; see `hub.api_history`."""
+        return _items(await self._ask("GET", _path(kind, tenant, name) + "/history"))
+
+    # --- the hub itself ---
+
+    async def layers(self) -> list[JsonObject]:
+        """Every kind with its floor: {kind, plural, layer, owner, statusOwner, reads}."""
+        return _items(await self._ask("GET", "/hub/layers"))
+
+    async def regions(self) -> list[JsonObject]:
+        """The roads to every region, as `hub.roads.RoadsReport` describes them."""
+        return _items(await self._ask("GET", "/hub/regions"))
+
+    async def version(self) -> JsonObject:
+        """Which release the hub is."""
+        return msgspec.json.decode(await self._ask("GET", "/version"))
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        media: str = "application/json",
+    ) -> bytes:
+        async with self._request(method, path, query or {}, body=body, media=media) as response:
+            return await response.read()
+
+    @contextlib.asynccontextmanager
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        *,
+        body: bytes | None = None,
+        media: str = "application/json",
+        timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109  # as the library takes it
+    ) -> AsyncGenerator[aiohttp.ClientResponse]:
+        try:
+            async with self._session.request(
+                method,
+                self.address + path,
+                params={word: value for word, value in query.items() if value},
+                data=body,
+                headers={"Content-Type": media} if body is not None else None,
+                timeout=timeout or self._session.timeout,
+            ) as response:
+                if not response.ok:
+                    raise _refused(response.status, await response.read())
+                yield response
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            why = str(error) or "it did not answer in time"
+            raise UnreachableError(f"cannot reach the hub at {self.address}: {why}") from None
+
+
+def _refused(code: int, body: bytes) -> ApiError:
+    try:
+        return ApiError(msgspec.json.decode(body, type=dict[str, Any]))
+    except msgspec.MsgspecError:
+        return ApiError({"code": code, "message": f"the hub answered {code}, and not as transom's hub does"})
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async for text in response.content:
+        if text.strip():
+            yield text
+
+
+def _path(kind: Kind, tenant: str, name: str = "") -> str:
+    space = f"/namespaces/{quote(tenant, safe='')}" if kind.namespaced and tenant else ""
+    return f"{PREFIX}{space}/{kind.plural}" + (f"/{quote(name, safe='')}" if name else "")
+
+
+def _resource(body: bytes) -> Resource:
+    return msgspec.json.decode(body, type=Resource)
+
+
+def _items(body: bytes) -> list[JsonObject]:
+    return msgspec.json.decode(body)["items"]

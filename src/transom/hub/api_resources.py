@@ -1,0 +1,212 @@
+"""The verbs on resources: create, replace, patch, delete, get, list, watch, history; the same for any kind.
+
+Each turns a request into a `Change` of `hub.changes` or a question to the store. Who may write what, what a
+spec may hold, and which version must be held is decided there, inside the transaction.
+Next on the data's way: `hub.store`; and back, `api_errors` for what is refused.
+"""
+
+from collections.abc import AsyncIterator
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from transom.hub.api_bodies import (
+    envelope_problems,
+    read_patch,
+    read_preconditions,
+    read_resource,
+    resource_from,
+)
+from transom.hub.api_errors import JSON, RefusedError, answer
+from transom.hub.api_history import told_history
+from transom.hub.api_paths import Continue, Matches, Target, number, query_of, selector, target_of, truth
+from transom.hub.api_watch import Feed, Watch, every, first_page, watching
+from transom.hub.changes import (
+    Actor,
+    Change,
+    Held,
+    Wanted,
+    creating,
+    deleting,
+    merge,
+    merge_patching,
+    replacing,
+)
+from transom.hub.store import Page, Store
+from transom.model.errors import ExpiredError, InvalidError, NotFoundError
+from transom.model.kinds import PEOPLE
+from transom.model.names import Key
+from transom.model.resources import API_VERSION, JsonObject, Resource, to_json
+from transom.runtime.clock import Clock
+
+ADMINISTRATOR = Actor(PEOPLE, "administrator")
+CHANGE_CAUSE = "transom.dev/change-cause"
+
+_WHY_CHARACTERS_MAX = 1000
+_LIST_MAX = 1000
+_HISTORY_MAX = 500
+_CHUNK_BYTES = 64 * 1024
+
+
+class Resources:
+    """The endpoints for resources, over one store."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._feed = Feed(store)
+
+    async def create(self, request: Request) -> Response:
+        """POST to a list: 201 and the resource."""
+        target = target_of(request, self._store.catalog)
+        query = query_of(request, "why")
+        if target.kind.namespaced and not target.namespace:
+            raise RefusedError(405, f"a {target.kind.name} is created in a tenant: namespaces/TENANT/…")
+        resource = resource_from(await read_resource(request), target)
+        held = await self._write(resource.key, creating(resource), _why(query, resource))
+        return answer(held, 201)
+
+    async def replace(self, request: Request) -> Response:
+        """PUT: the resource with its spec, labels, annotations and finalizers replaced."""
+        target = target_of(request, self._store.catalog)
+        query = query_of(request, "why")
+        resource = resource_from(await read_resource(request), target)
+        return answer(await self._write(target.key, replacing(resource), _why(query, resource)))
+
+    async def patch(self, request: Request) -> Response:
+        """PATCH: the resource changed by a JSON merge patch (RFC 7396)."""
+        target = target_of(request, self._store.catalog)
+        query = query_of(request, "why")
+        patch = await read_patch(request)
+        return answer(await self._write(target.key, _patching(target, patch), _why(query, None)))
+
+    async def delete(self, request: Request) -> Response:
+        """DELETE: the resource while it waits for its finalizers, else a Status of success."""
+        target = target_of(request, self._store.catalog)
+        query = query_of(request, "why")
+        resource_version, uid = await read_preconditions(request)
+        wanted = deleting(target.key, resource_version, uid)
+        held = await self._write(target.key, wanted, _why(query, None))
+        if held is not None:
+            return answer(held)
+        details = {"name": target.name, "group": "transom.dev", "kind": target.kind.plural}
+        return answer({"kind": "Status", "apiVersion": "v1", "status": "Success", "details": details})
+
+    async def get(self, request: Request) -> Response:
+        """GET one resource."""
+        target = target_of(request, self._store.catalog)
+        query_of(request)
+        return answer(await self._store.get(target.key))
+
+    async def list_or_watch(self, request: Request) -> Response:
+        """GET a list; with `watch=true`, what changes."""
+        target = target_of(request, self._store.catalog)
+        if "watch" in request.query_params and truth(dict(request.query_params), "watch"):
+            return await self._watch(request, target)
+        query = query_of(request, "watch", "limit", "continue", "labelSelector")
+        matches, limit = selector(query), number(query, "limit")
+        if query.get("continue") and not limit:
+            raise RefusedError(400, "query parameter 'continue' needs the 'limit' it was given with")
+        if limit:
+            return await self._page(target, matches, min(limit, _LIST_MAX), query.get("continue", ""))
+        first = await first_page(self._store, target)
+        if first.more_after is None:
+            return _list(target, matches, first.items, {"resourceVersion": str(first.revision)})
+        return StreamingResponse(self._whole(target, matches, first), media_type=JSON)
+
+    async def history(self, request: Request) -> Response:
+        """GET the changes of one resource, newest first."""
+        target = target_of(request, self._store.catalog)
+        limit = min(number(query_of(request, "limit"), "limit") or _HISTORY_MAX, _HISTORY_MAX)
+        events = await self._store.history_of(target.key, limit + 1)
+        if not events:
+            raise NotFoundError(f"{target.key} does not exist and never did, as far as is remembered")
+        items = told_history(events)[:limit]
+        return answer({"kind": "History", "apiVersion": API_VERSION, "metadata": {}, "items": items})
+
+    async def _write(self, key: Key, wanted: Wanted, why: str) -> Held:
+        return await self._store.write(Change(key, wanted, ADMINISTRATOR, why))
+
+    async def _page(self, target: Target, matches: Matches | None, limit: int, token: str) -> Response:
+        begun = Continue.parse(token) if token else None
+        after = Key(target.kind.name, begun.namespace, begun.name) if begun else None
+        page = await self._store.page(target.kind.name, target.namespace, most=limit, after=after)
+        revision = begun.revision if begun else page.revision
+        metadata = {"resourceVersion": str(revision)}
+        if page.more_after is not None:
+            going_on = Continue(revision, page.more_after.namespace, page.more_after.name)
+            metadata["continue"] = going_on.token()
+        return _list(target, matches, page.items, metadata)
+
+    async def _whole(self, target: Target, matches: Matches | None, first: Page) -> AsyncIterator[bytes]:
+        """A long list as it is read, so that it need not fit in memory."""
+        yield b'{"kind":"%bList","apiVersion":"%b","metadata":{"resourceVersion":"%d"},"items":[' % (
+            target.kind.name.encode(),
+            API_VERSION.encode(),
+            first.revision,
+        )
+        chunk, comma = bytearray(), b""
+        async for resource in every(self._store, target, first):
+            if matches is not None and not matches(resource):
+                continue
+            chunk += comma + to_json(resource)
+            comma = b","
+            if len(chunk) > _CHUNK_BYTES:
+                yield bytes(chunk)
+                chunk.clear()
+        yield bytes(chunk) + b"]}"
+
+    async def _watch(self, request: Request, target: Target) -> Response:
+        known = ("watch", "resourceVersion", "labelSelector", "timeoutSeconds", "allowWatchBookmarks")
+        query = query_of(request, *known)
+        truth(query, "allowWatchBookmarks")
+        watch = Watch(
+            target=target,
+            matches=selector(query),
+            since=number(query, "resourceVersion") or None,
+            timeout_seconds=number(query, "timeoutSeconds"),
+        )
+        if watch.since is not None:
+            await self._check_remembered(watch.since)
+        return StreamingResponse(watching(self._store, self._feed, self._clock, watch), media_type=JSON)
+
+    async def _check_remembered(self, since: int) -> None:
+        """Refuse a watch from where nothing is known: with a proper answer, before a stream begins."""
+        newest = self._store.changed.value
+        if since > newest:
+            raise ExpiredError(f"the store is at revision {newest}, not yet at {since}; list again")
+        await self._store.events(since, 1)
+
+
+def _list(
+    target: Target, matches: Matches | None, items: list[Resource], metadata: dict[str, str]
+) -> Response:
+    selected = [item for item in items if matches is None or matches(item)]
+    kind = f"{target.kind.name}List"
+    return answer({"kind": kind, "apiVersion": API_VERSION, "metadata": metadata, "items": selected})
+
+
+def _why(query: dict[str, str], resource: Resource | None) -> str:
+    """The reason for a change, as its author gave it."""
+    why = query.get("why", "")
+    if not why and resource is not None:
+        why = resource.metadata.annotations.get(CHANGE_CAUSE, "")
+    if len(why) > _WHY_CHARACTERS_MAX:
+        raise RefusedError(400, f"the reason ('why') is over {_WHY_CHARACTERS_MAX} characters")
+    return why
+
+
+def _patching(target: Target, patch: JsonObject) -> Wanted:
+    """The change that `patch` means; what comes out must be as sound as what people send whole."""
+    change = merge_patching(target.key, patch)
+
+    def wanted(held: Held) -> Held:
+        if held is not None:
+            merged = merge(msgspec.to_builtins(held), patch)
+            problems = envelope_problems(merged, target.kind)
+            if problems:
+                raise InvalidError(str(target.key), problems)
+        return change(held)
+
+    return wanted

@@ -1,0 +1,179 @@
+"""The folder of `transom up`: what is in it, and how it is made, once.
+
+    transom.json                    which layout this is, so that an older release leaves it alone
+    client.toml                     where the hub is and which file holds the key: the command line looks here
+    hub/hub.toml, hub/admin.key     the hub's configuration, its key, and its data
+    hub/link-keys/<region>.key      what the hub shows to a region's log
+    regions/<region>/region.toml    a region's configuration (of the link key only the hash), and its data
+    run/<part>/                     each process: its record, and output.log
+
+Files that are there are read, never written again: people may change them.
+Next: `processes.parts` runs what stands here.
+"""
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from transom import __version__
+from transom.hub.config import HubConfig
+from transom.model.errors import InvalidError, NewerDataError, Problem
+from transom.model.names import LABEL_RULE, is_label
+from transom.region.config import RegionConfig
+from transom.runtime.config import beside, load
+from transom.runtime.secret_files import ensure_secret, hash_secret, write_private
+
+DEFAULT_PORT = 8480
+DEFAULT_REGIONS = ("eu", "us", "ap")
+
+_FORMAT = 1
+_HOST = "127.0.0.1"
+_PORT_MAX = 65_535
+
+
+class _Marker(msgspec.Struct, frozen=True):
+    format: int
+    release: str
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is to run: the hub's configuration and each region's, their paths absolute."""
+
+    folder: Path
+    hub: HubConfig
+    regions: dict[str, RegionConfig]
+
+    @property
+    def hub_address(self) -> str:
+        """Where the hub's API is."""
+        return address(self.hub)
+
+    @property
+    def key_file(self) -> Path:
+        """The file that holds the administrator's key once the hub has started."""
+        return self.hub.data / "admin.key"
+
+
+def address(config: HubConfig | RegionConfig) -> str:
+    """Where a part listens."""
+    scheme = "https" if config.tls_cert else "http"
+    return f"{scheme}://{config.host}:{config.port}"
+
+
+def hub_file(folder: Path) -> Path:
+    """The hub's configuration file."""
+    return folder / "hub" / "hub.toml"
+
+
+def region_file(folder: Path, name: str) -> Path:
+    """A region's configuration file."""
+    return folder / "regions" / name / "region.toml"
+
+
+def check_format(folder: Path) -> None:
+    """Refuse a folder that a newer release made. Changes nothing. Raises `NewerDataError`, `InvalidError`."""
+    marker = folder / "transom.json"
+    try:
+        held = msgspec.json.decode(marker.read_bytes(), type=_Marker)
+    except FileNotFoundError:
+        return
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InvalidError(f"marker {marker}", [Problem("", f"cannot be read: {error}")]) from None
+    if held.format > _FORMAT:
+        raise NewerDataError(
+            f"folder {folder} is of layout {held.format}, made by release {held.release}; this is release "
+            f"{__version__}, which knows layout {_FORMAT}: use that release or a newer one, or another --dir"
+        )
+
+
+def plan(folder: Path, port: int | None, names: Sequence[str] | None) -> tuple[int, dict[str, int]]:
+    """The hub's port and each region's: those in the files that are there, new ones for the rest.
+
+    Writes nothing. Raises `InvalidError` when what is asked for cannot be.
+    """
+    held_port = _port_in(hub_file(folder))
+    if held_port is not None and port not in (None, held_port):
+        wrong = f"{hub_file(folder)} says {held_port}; change it there, or use another --dir"
+        raise InvalidError(f"--port {port}", [Problem("", wrong)])
+    hub_port = held_port or port or DEFAULT_PORT
+    there = sorted(file.parent.name for file in (folder / "regions").glob("*/region.toml"))
+    chosen = list(names) if names is not None else there or list(DEFAULT_REGIONS)
+    wrong_names = [name for name in chosen if not is_label(name)]
+    if wrong_names or len(set(chosen)) != len(chosen) or not chosen:
+        wrong = f"{wrong_names[0]!r} {LABEL_RULE}" if wrong_names else "names must be there, each once"
+        raise InvalidError("--regions", [Problem("", wrong)])
+    held = {name: _port_in(region_file(folder, name)) for name in {*chosen, *there}}
+    ports: dict[str, int] = {}
+    for name in chosen:
+        taken = [hub_port, *(value for value in held.values() if value), *ports.values()]
+        ports[name] = held[name] or max(taken) + 1
+    if max(ports.values()) > _PORT_MAX:
+        raise InvalidError(f"--port {hub_port}", [Problem("", "leaves no port for every region")])
+    return hub_port, ports
+
+
+def write(folder: Path, hub_port: int, ports: dict[str, int]) -> Setup:
+    """Make what is missing in `folder` and read all of it. Raises `InvalidError` with a file's mistakes."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    marker = msgspec.json.encode(_Marker(_FORMAT, __version__)).decode()
+    _write_once(folder / "transom.json", marker + "\n")
+    hub = [("data", "."), ("host", _HOST), ("port", hub_port), ("link_keys", "link-keys")]
+    _write_once(hub_file(folder), _toml(hub))
+    for name, port in ports.items():
+        key = ensure_secret(folder / "hub" / "link-keys" / f"{name}.key")
+        region = [("name", name), ("environment", "demo"), ("data", "."), ("host", _HOST), ("port", port)]
+        zones = '\n[[zones]]\nname = "a"\ndriver = "process"\n'
+        text = _toml([*region, ("link_key_hash", hash_secret(key))]) + zones
+        _write_once(region_file(folder, name), text)
+    setup = read(folder, list(ports))
+    client = [("hub", setup.hub_address), ("key_file", _relative(setup.key_file, folder))]
+    _write_once(folder / "client.toml", _toml(client))
+    return setup
+
+
+def read(folder: Path, names: Sequence[str]) -> Setup:
+    """The configurations in `folder`. Raises `InvalidError` with every mistake of a file."""
+    hub = load(hub_file(folder), HubConfig)
+    hub = hub.model_copy(update={"data": beside(hub_file(folder), hub.data)})
+    regions: dict[str, RegionConfig] = {}
+    for name in names:
+        file = region_file(folder, name)
+        config = load(file, RegionConfig)
+        regions[name] = config.model_copy(update={"data": beside(file, config.data)})
+    return Setup(folder, hub, regions)
+
+
+def _port_in(file: Path) -> int | None:
+    """The port in a configuration file; None when there is no file. What is wrong in it is told by `read`."""
+    try:
+        data: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    port = data.get("port")
+    return port if isinstance(port, int) else None
+
+
+def _write_once(file: Path, text: str) -> None:
+    if not file.exists():
+        write_private(file, text)
+
+
+def _toml(values: Sequence[tuple[str, str | int]]) -> str:
+    lines = (f"{name} = {value if isinstance(value, int) else _quoted(value)}" for name, value in values)
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    # A JSON string is a TOML basic string, but for DEL, which no path of ours holds.
+    return msgspec.json.encode(text).decode()
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """`path` seen from `folder` when it is inside, so that the folder may be moved."""
+    whole = folder.resolve()
+    return str(path.relative_to(whole)) if path.is_relative_to(whole) else str(path)

@@ -1,0 +1,333 @@
+"""`transom up`, whole: real processes on free ports, killed and started again as the printed lines say."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import sqlite3
+
+import aiohttp
+import psutil
+import pytest
+
+from cli_parts import TRANSOM, environment, transom
+from transom.runtime.processes import RECORD_FILE, LocalProcess, recall
+
+REGIONS = ("eu", "us", "ap")
+PATIENCE_SECONDS = 30
+
+
+class Up:
+    """A running `transom up`: its output, line by line."""
+
+    def __init__(self, folder, process):
+        self.folder = folder
+        self.process = process
+        self.said = ""
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def started(cls, folder, *arguments):
+        process = await asyncio.create_subprocess_exec(
+            TRANSOM,
+            "up",
+            *arguments,
+            cwd=folder,
+            env=environment(),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            yield cls(folder, process)
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
+
+    async def until_said(self, pattern):
+        """Read on until what was read since the last call matches."""
+        read = ""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not (found := re.search(pattern, read)):
+                line = (await self.process.stdout.readline()).decode()
+                assert line, f"ended before it said {pattern!r}:\n{self.said}"
+                read += line
+                self.said += line
+        return found
+
+    def pid_of(self, part):
+        """The pid in the table."""
+        return int(re.findall(rf"^{part} +http\S+ +(\d+) ", self.said, re.MULTILINE)[-1])
+
+    async def interrupted(self):
+        """Ctrl-C; the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            self.said += (await self.process.stdout.read()).decode()
+            return await self.process.wait()
+
+
+@pytest.fixture
+async def folder(tmp_path):
+    """A folder whose processes are all gone when the test is over, however it ends."""
+    yield tmp_path
+    for record in tmp_path.rglob(RECORD_FILE):
+        process = LocalProcess(record.parent, recall(record.parent))
+        if process.is_alive():
+            process.kill()
+    for lock in tmp_path.rglob("owner.lock"):
+        with contextlib.suppress(ValueError, psutil.NoSuchProcess):
+            process = psutil.Process(int(lock.read_text()))
+            if "transom" in " ".join(process.cmdline()) and process.pid != os.getpid():
+                process.kill()
+
+
+@pytest.fixture
+def port():
+    """The first of four free ports in a row."""
+    while True:
+        with contextlib.ExitStack() as stack:
+            first = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+            try:
+                for number in range(first + 1, first + 4):
+                    stack.enter_context(socket.create_server(("127.0.0.1", number)))
+            except OSError:
+                continue
+            return first
+
+
+def workloads(folder, region=""):
+    """The pids of what runs in a region (in all of them), as the records say."""
+    records = (folder / ".transom" / "regions" / region).rglob(RECORD_FILE)
+    processes = [LocalProcess(record.parent, recall(record.parent)) for record in records]
+    return {process.record.pid for process in processes if process.is_alive()}
+
+
+async def eventually(true):
+    """Wait for another process's effect; returns what `true` returns once it is something."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            result = true()
+            if asyncio.iscoroutine(result):
+                result = await result
+            if result:
+                return result
+            await asyncio.sleep(0.05)
+
+
+async def shown_pids(folder):
+    """The pids of all healthy instances where the hub shows them; nothing when one does not answer."""
+    listed = (await transom("get", "instances", "-o", "json", cwd=folder)).json["items"]
+    pids = set()
+    async with aiohttp.ClientSession() as http:
+        for instance in listed:
+            status = instance["status"]
+            try:
+                async with http.get(f"http://{status['host']}:{status['port']}/") as response:
+                    about = await response.json()
+            except aiohttp.ClientError:
+                return set()
+            assert about["instance"] == instance["metadata"]["name"]
+            assert about["region"] == status["region"]
+            if status["health"] == "Healthy":
+                pids.add(about["pid"])
+    return pids
+
+
+def kill(pid):
+    os.kill(pid, signal.SIGKILL)
+
+
+async def test_the_demo_survives_what_people_do_to_it(folder, port):
+    async with contextlib.AsyncExitStack() as stack:
+        up = await stack.enter_async_context(Up.started(folder, "--port", str(port), "--demo"))
+        await up.until_said(r"hello is ready[\s\S]*Ctrl-C here ends")
+        for number, part in enumerate(("hub", "region eu", "region us", "region ap")):
+            assert re.search(rf"{part} +http://127.0.0.1:{port + number} ", up.said)
+        assert await shown_pids(folder) == workloads(folder)
+        assert [len(workloads(folder, region)) for region in REGIONS] == [2, 2, 2]
+
+        # An instance killed by hand comes back.
+        victim = min(workloads(folder, "us"))
+        kill(victim)
+        await eventually(lambda: len(workloads(folder, "us") - {victim}) == 2)
+
+        # The hub killed: the regions start again what is killed, and need nobody for it.
+        kill(up.pid_of("hub"))
+        ended = await up.until_said(r"hub \(pid \d+\) has ended; start it again with:\n  (.*) &\n")
+        victim = min(workloads(folder, "eu"))
+        kill(victim)
+        await eventually(lambda: len(workloads(folder, "eu") - {victim}) == 2)
+
+        # A region killed, and started again by the printed line, takes over what it ran.
+        before = workloads(folder, "ap")
+        kill(up.pid_of("region ap"))
+        region_line = (await up.until_said(r"region ap \(pid \d+\) has ended.*\n  (.*) &\n"))[1]
+        await stack.enter_async_context(by_hand(folder, region_line))
+        region_pid = int((await up.until_said(r"region ap is back \(pid (\d+)\)"))[1])
+        assert workloads(folder, "ap") == before
+
+        # The hub back: what it shows becomes what is.
+        await stack.enter_async_context(by_hand(folder, ended[1]))
+        hub_pid = int((await up.until_said(r"hub is back \(pid (\d+)\)"))[1])
+        running = workloads(folder)
+        assert len(running) == 6
+
+        async def caught_up():
+            return await shown_pids(folder) == running
+
+        await eventually(caught_up)
+
+        # One `up` a folder; killed, its parts go on, and the next one takes them over.
+        second = await transom("up", cwd=folder)
+        assert second.code == 1
+        assert f"in use by process {up.process.pid}" in second.err
+        kill(up.process.pid)
+        await up.process.wait()
+        again = await stack.enter_async_context(Up.started(folder))
+        await again.until_said("Ctrl-C ends all of it")
+        assert (again.pid_of("hub"), again.pid_of("region ap")) == (hub_pid, region_pid)
+        assert again.pid_of("region eu") == up.pid_of("region eu")
+        assert workloads(folder) == running
+        parts = {again.pid_of(part) for part in ("hub", "region eu", "region us", "region ap")}
+        check_no_secret_shows(folder, parts, up.said + again.said)
+
+        assert await again.interrupted() == 0, again.said
+        assert "6 running instances" in again.said
+        for pid in parts | running:
+            await eventually(lambda pid=pid: not is_running(pid))
+
+    # And once more, on what the first time left.
+    async with Up.started(folder, "--demo") as up:
+        await up.until_said(r"hello is ready[\s\S]*Ctrl-C here ends")
+        running = workloads(folder)
+        assert len(running) == 6
+        assert await up.interrupted() == 0
+        assert not workloads(folder)
+        assert not any(is_running(pid) for pid in running)
+
+
+@contextlib.asynccontextmanager
+async def by_hand(folder, line):
+    """A printed line, typed in another terminal."""
+    process = await asyncio.create_subprocess_exec(
+        *shlex.split(line),
+        cwd=folder,
+        env=environment(),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def is_running(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def check_no_secret_shows(folder, pids, said):
+    """Keys are in files of mode 0600 alone: on no command line, in no environment, output or record."""
+    keys = list(folder.rglob("*.key"))
+    assert len(keys) == 1 + len(REGIONS)
+    processes = [psutil.Process(pid) for pid in pids]
+    open_texts = [
+        said,
+        *(" ".join(process.cmdline()) for process in processes),
+        *(str(process.environ()) for process in processes),
+        *(path.read_text() for path in folder.rglob("*.toml")),
+        *(path.read_text() for path in folder.rglob("output.log")),
+        *(path.read_text() for path in folder.rglob(RECORD_FILE)),
+    ]
+    for key in keys:
+        assert key.stat().st_mode & 0o777 == 0o600
+        secret = key.read_text().strip()
+        assert len(secret) > 32
+        assert not any(secret in text for text in open_texts)
+
+
+async def test_a_port_in_use_is_named_and_nothing_is_started(folder, port):
+    with socket.create_server(("127.0.0.1", port + 2)):
+        refused = await transom("up", "--port", str(port), cwd=folder)
+    assert refused.code == 2
+    assert f"port {port + 2} is in use" in refused.err
+    assert not list(folder.rglob(RECORD_FILE))
+    assert not list(folder.rglob("*.toml")), "another port may still be chosen for this folder"
+
+
+async def test_a_single_part_whose_port_is_in_use_ends(folder, port):
+    part = f'port = {port}\ndata = "data"\n'
+    (folder / "hub.toml").write_text(part)
+    (folder / "region.toml").write_text(f'name = "eu"\nlink_key_hash = "{"0" * 64}"\n{part}')
+    with socket.create_server(("127.0.0.1", port)):
+        for verb in (("hub", "-c", "hub.toml"), ("region", "eu", "-c", "region.toml")):
+            ran = await transom(*verb, cwd=folder)
+            assert ran.code == 2, ran
+            assert f"port {port} is in use" in ran.err
+
+
+async def test_a_folder_of_a_newer_release_is_left_untouched(folder):
+    home = folder / ".transom"
+    home.mkdir()
+    (home / "transom.json").write_text('{"format": 99, "release": "99.0"}')
+    refused = await transom("up", cwd=folder)
+    assert refused.code == 2
+    assert "release 99.0" in refused.err
+    assert [path.name for path in home.rglob("*")] == ["transom.json"]
+
+
+async def test_a_part_that_cannot_start_says_why_and_takes_the_others_along(folder, port):
+    async with Up.started(folder, "--port", str(port), "--regions", "eu") as up:
+        await up.until_said("Ctrl-C ends all of it")
+        assert await up.interrupted() == 0
+    store = folder / ".transom" / "hub" / "store.db"
+    with contextlib.closing(sqlite3.connect(store)) as db, db:
+        db.execute("UPDATE alembic_version SET version_num = 'of-tomorrow'")
+    refused = await transom("up", cwd=folder)
+    assert refused.code == 2
+    assert "of-tomorrow" in refused.err
+    records = [recall(record.parent) for record in folder.rglob(RECORD_FILE)]
+    assert len(records) == 2
+    assert not any(is_running(record.pid) for record in records)
+
+
+async def test_a_broken_configuration_file_and_another_port(folder, port):
+    async with Up.started(folder, "--port", str(port), "--regions", "eu") as up:
+        await up.until_said("Ctrl-C ends all of it")
+        assert await up.interrupted() == 0
+    other = await transom("up", "--port", str(port + 1), cwd=folder)
+    assert other.code == 2
+    assert f"hub.toml says {port}" in other.err
+    break_configuration(folder / ".transom" / "regions" / "eu" / "region.toml")
+    broken = await transom("up", cwd=folder)
+    assert broken.code == 2
+    assert "enviroment" in broken.err
+    assert "heartbeat_seconds" in broken.err
+
+
+def break_configuration(file):
+    file.write_text("heartbeat_seconds = 0\n" + file.read_text().replace("environment", "enviroment"))
+
+
+async def test_up_tells_the_hub_of_a_region_once(folder, port):
+    async with Up.started(folder, "--port", str(port), "--regions", "eu") as up:
+        await up.until_said("Ctrl-C ends all of it")
+        assert await up.interrupted() == 0
+    async with Up.started(folder, "--regions", "eu,us") as up:
+        await up.until_said("Ctrl-C ends all of it")
+        listed = json.loads((await transom("get", "regions", "-o", "json", cwd=folder)).out)
+        assert {item["metadata"]["name"]: item["metadata"]["generation"] for item in listed["items"]} == {
+            "eu": 1,
+            "us": 1,
+        }
+        assert await up.interrupted() == 0

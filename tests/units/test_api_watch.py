@@ -1,0 +1,210 @@
+"""Watching: nothing missed, nothing twice, nothing held for those who do not read."""
+
+import asyncio
+import contextlib
+
+import msgspec
+import pytest
+
+from api_parts import DEPLOYMENTS, KEY, ROOT, manifest, served
+from hub_parts import deployment, put
+from transom.catalog.deployment.kind import DEPLOYMENT
+from transom.client.hub import ApiError
+from transom.hub import api_watch
+from transom.model.errors import ExpiredError
+
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+
+
+@pytest.fixture
+async def api(tmp_path):
+    async with served(tmp_path) as api:
+        yield api
+
+
+@contextlib.asynccontextmanager
+async def watching(api, query="", path=DEPLOYMENTS):
+    """A watch as an async function that gives the next line."""
+    async with api.session.get(f"{api.address}{path}?watch=true{query}", headers=HEADERS) as response:
+        assert response.status == 200
+
+        async def following():
+            line = await response.content.readline()
+            return msgspec.json.decode(line) if line else None
+
+        yield following
+
+
+def said(line):
+    return line["type"], line["object"]["metadata"]["name"], line["object"]["spec"].get("version")
+
+
+async def test_a_watch_from_a_revision_tells_every_change_once_and_in_order(api):
+    await api.ask("POST", DEPLOYMENTS, manifest("before"))
+    since = await api.revision()
+    await api.ask("POST", DEPLOYMENTS, manifest("shop"))
+    async with watching(api, f"&resourceVersion={since}") as following:
+        assert said(await following()) == ("ADDED", "shop", "1")
+        await api.ask("POST", f"{ROOT}/tenants", {**manifest("globex"), "kind": "Tenant", "spec": {}})
+        for number in range(2, 12):
+            await api.ask("PUT", f"{DEPLOYMENTS}/shop", manifest(version=str(number)))
+        for number in range(2, 12):
+            assert said(await following()) == ("MODIFIED", "shop", str(number))
+
+
+async def test_a_watch_without_a_revision_shows_first_what_is_there(api):
+    await api.ask("POST", DEPLOYMENTS, manifest("a"))
+    await api.ask("POST", DEPLOYMENTS, manifest("b"))
+    async with watching(api) as following:
+        assert [said(await following())[:2] for _ in range(2)] == [("ADDED", "a"), ("ADDED", "b")]
+        await api.ask("PUT", f"{DEPLOYMENTS}/a", manifest("a", version="2"))
+        assert said(await following()) == ("MODIFIED", "a", "2")
+
+
+async def test_what_changes_while_the_first_ones_are_shown_is_shown_once(api, monkeypatch):
+    monkeypatch.setattr(api_watch, "_PAGE", 1)
+    for name in ("a", "b", "c"):
+        await api.ask("POST", DEPLOYMENTS, manifest(name))
+    page, pages = api.store.page, 0
+
+    async def change_in_between(*args, **kwargs):
+        nonlocal pages
+        pages += 1
+        if pages == 2:
+            await api.store.write(put(deployment("b", version="2")))
+        return await page(*args, **kwargs)
+
+    monkeypatch.setattr(api.store, "page", change_in_between)
+    async with watching(api) as following:
+        shown = [said(await following()) for _ in range(3)]
+        assert shown == [("ADDED", "a", "1"), ("ADDED", "b", "2"), ("ADDED", "c", "1")]
+        await api.store.write(put(deployment("c", version="3")))
+        assert said(await following()) == ("MODIFIED", "c", "3")
+
+
+async def test_a_deletion_is_told(api):
+    await api.ask("POST", f"{ROOT}/tenants", {**manifest("globex"), "kind": "Tenant", "spec": {}})
+    since = await api.revision()
+    async with watching(api, f"&resourceVersion={since}", f"{ROOT}/tenants") as following:
+        await api.ask("DELETE", f"{ROOT}/tenants/globex")
+        line = await following()
+        assert said(line) == ("DELETED", "globex", None)
+        assert line["object"]["metadata"]["resourceVersion"] == str(await api.revision())
+
+
+async def test_what_is_no_longer_selected_is_deleted_for_the_one_who_selects(api):
+    since = await api.revision()
+    labelled = manifest()
+    async with watching(api, f"&resourceVersion={since}&labelSelector=team%3Dweb") as following:
+        for team in ("web", "shop"):
+            labelled["metadata"]["labels"] = {"team": team}
+            await api.ask(
+                "POST" if team == "web" else "PUT", DEPLOYMENTS + "/shop" * (team != "web"), labelled
+            )
+        assert said(await following())[0] == "ADDED"
+        assert said(await following())[0] == "DELETED"
+
+
+async def test_a_quiet_watch_gets_bookmarks_that_carry_it_on(api, monkeypatch):
+    monkeypatch.setattr(api_watch, "BOOKMARK_SECONDS", 0.01)
+    await api.ask("POST", DEPLOYMENTS, manifest())
+    since = await api.revision()
+    await api.ask("POST", f"{ROOT}/tenants", {**manifest("globex"), "kind": "Tenant", "spec": {}})
+    async with watching(api, f"&resourceVersion={since}") as following:
+        line = await following()
+        assert (line["type"], line["object"]["kind"]) == ("BOOKMARK", "Deployment")
+        assert line["object"]["metadata"]["resourceVersion"] == str(await api.revision())
+
+
+async def test_a_watch_with_a_time_ends(api):
+    async with watching(api, "&timeoutSeconds=1") as following:
+        assert await following() is None
+
+
+async def test_a_forgotten_revision_is_expired(api):
+    for number in range(5):
+        await api.ask("POST", DEPLOYMENTS, manifest(f"app-{number}"))
+    await api.store.prune_history("9999", "9999")
+    for since in (1, 10_000):
+        answer = await api.ask("GET", f"{DEPLOYMENTS}?watch=true&resourceVersion={since}")
+        assert (answer.code, answer.body["reason"]) == (410, "Expired")
+    # Those who ask for what is still known are not disturbed, nor is the shared memory.
+    async with watching(api, f"&resourceVersion={await api.revision()}") as following:
+        await api.ask("POST", DEPLOYMENTS, manifest("new"))
+        assert said(await following()) == ("ADDED", "new", "1")
+
+
+async def test_who_falls_behind_the_memory_reads_on_from_the_store(api, monkeypatch):
+    monkeypatch.setattr(api_watch, "_FEED_CHANGES_MAX", 3)
+    monkeypatch.setattr(api_watch, "_READ_MAX", 7)
+    since = await api.revision()
+    async with watching(api, f"&resourceVersion={since}") as early:
+        for number in range(20):
+            await api.store.write(put(deployment(f"app-{number}")))
+        async with watching(api, f"&resourceVersion={since}") as late:
+            for following in (early, late):
+                assert [said(await following())[1] for _ in range(20)] == [f"app-{n}" for n in range(20)]
+            await api.store.write(put(deployment("last")))
+            assert [said(await following())[1] for following in (early, late)] == ["last", "last"]
+
+
+async def test_a_watch_that_is_expired_on_its_way_says_so_and_ends(api, monkeypatch):
+    async def expired(*_args, **_kwargs):
+        raise ExpiredError("forgotten")
+
+    async with watching(api, f"&resourceVersion={await api.revision()}") as following:
+        await api.store.write(put(deployment("one")))
+        assert said(await following()) == ("ADDED", "one", "1")
+        monkeypatch.setattr(api.store, "events", expired)
+        await api.store.write(put(deployment("two")))
+        line = await following()
+        assert (line["type"], line["object"]["code"], line["object"]["reason"]) == ("ERROR", 410, "Expired")
+        assert await following() is None
+
+
+async def test_the_client_tells_an_error_line_as_an_error(api, monkeypatch):
+    async with api.client() as client:
+        events = client.watch(DEPLOYMENT, "acme", revision=str(await api.revision()))
+        await api.store.write(put(deployment("one")))
+        assert (await anext(events)).object.metadata.name == "one"
+
+        async def broken(*_args, **_kwargs):
+            raise RuntimeError("inside")
+
+        monkeypatch.setattr(api.store, "events", broken)
+        await api.store.write(put(deployment("two")))
+        with pytest.raises(ApiError) as refused:
+            await anext(events)
+        assert (refused.value.code, "inside" in str(refused.value)) == (500, False)
+
+
+async def test_a_client_that_goes_takes_its_watch_along(api):
+    since = await api.revision()
+    async with watching(api, f"&resourceVersion={since}"):
+        await until(lambda: len(api.store.changed._waiters) == 1)
+    await until(lambda: not api.store.changed._waiters)
+
+
+async def test_many_watchers_share_one_reading(api, monkeypatch):
+    since, events, read = await api.revision(), api.store.events, 0
+
+    async def counted(*args, **kwargs):
+        nonlocal read
+        read += 1
+        return await events(*args, **kwargs)
+
+    async with contextlib.AsyncExitStack() as stack:
+        query = f"&resourceVersion={since}"
+        watches = [await stack.enter_async_context(watching(api, query)) for _ in range(80)]
+        await until(lambda: len(api.store.changed._waiters) == 80)
+        monkeypatch.setattr(api.store, "events", counted)
+        await api.store.write(put(deployment("shop")))
+        lines = await asyncio.gather(*(following() for following in watches))
+        assert {said(line)[:2] for line in lines} == {("ADDED", "shop")}
+        assert read == 1
+
+
+async def until(true):
+    """Let the loop run until `true()`; the test's time limit ends it otherwise."""
+    while not true():  # what is waited for has no event
+        await asyncio.sleep(0)
