@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import psutil
+import uvloop
 
 from benchmarks.plant import Plant
 from benchmarks.report import figure
@@ -37,4 +38,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    uvloop.run(main())

@@ -297,7 +297,7 @@ async def test_an_owner_must_be_there_be_the_same_and_stay(store: Store) -> None
     with pytest.raises(ConflictError, match="which is gone or going"):
         await make(store, regional(deployment("never-made")))
     (child,) = await make(store, regional(made))
-    assert await store.owned_by([made.metadata.uid]) == [child]
+    assert (await store.families([WEB], [])).children == [child]
     await store.write(people(made, deleting(WEB)))
     with pytest.raises(ConflictError, match="which is gone or going"):
         await make(store, regional(made).with_metadata(name="web.later"))
@@ -422,14 +422,15 @@ async def test_pages_go_on_where_they_ended(store: Store) -> None:
     assert names == ["acme/a", "acme/b", "acme/c", "zeta/a", "zeta/b", "zeta/c"]
     only = await store.page("Deployment", "zeta", most=3)
     assert (len(only.items), only.more_after) == (3, None)
-    assert await store.count("Deployment") == 6
     assert len(await store.all_of("Deployment")) == 6
 
 
 async def test_reading_many_keys_at_once(store: Store) -> None:
     made = await make(store, *(deployment(f"d{number}") for number in range(5)))
-    found = await store.get_all([one.key for one in made] + [Key("Deployment", "acme", "none")])
-    assert found == {one.key: one for one in made}
+    asked = [one.key for one in made] + [Key("Deployment", "acme", "none")]
+    found = await store.families(asked, ["Tenant"])
+    assert found.primaries == {one.key: one for one in made}
+    assert [tenant.key.name for tenant in found.others["Tenant"]] == ["acme"]
     with pytest.raises(NotFoundError, match="Deployment/acme/none does not exist"):
         await store.get(Key("Deployment", "acme", "none"))
 
@@ -437,10 +438,9 @@ async def test_reading_many_keys_at_once(store: Store) -> None:
 async def test_a_copy_that_lags_behind_is_not_acted_on(store: Store) -> None:
     (made,) = await make(store, deployment())
     now = store.changed.value
-    assert await store.get(WEB, at_least=now) == made
-    for read in (store.get(WEB, at_least=now + 1), store.owned_by([made.metadata.uid], at_least=now + 1)):
-        with pytest.raises(ConflictError, match=f"not at revision {now + 1}"):
-            await read
+    assert (await store.families([WEB], [], at_least=now)).primaries == {WEB: made}
+    with pytest.raises(ConflictError, match=f"not at revision {now + 1}"):
+        await store.families([WEB], [], at_least=now + 1)
 
 
 async def test_history_of_one_resource_newest_first(store: Store) -> None:

@@ -178,17 +178,17 @@ class ControllerRunner:
 
     async def plan(self, keys: Sequence[Key]) -> dict[Key, list[Change]]:
         """What would be written now for each of `keys` (a dry run)."""
-        found = await self.store.get_all(keys, at_least=self._seen)
-        by_uid = {resource.metadata.uid: key for key, resource in found.items()}
-        children: dict[Key, list[Resource]] = {key: [] for key in found}
-        for child in await self.store.owned_by(list(by_uid), at_least=self._seen):
-            if child.owner is not None and child.key.kind == self.controller.owns:
-                children[by_uid[child.owner.uid]].append(child)
         reads = self.store.catalog[self.controller.owns].reads
-        others = {kind: await self.store.all_of(kind) for kind in reads if kind != self.controller.primary}
+        beside = [kind for kind in reads if kind != self.controller.primary]
+        found, children, others = await self.store.families(keys, beside, at_least=self._seen)
+        by_uid = {resource.metadata.uid: key for key, resource in found.items()}
+        mine: dict[Key, list[Resource]] = {key: [] for key in found}
+        for child in children:
+            if child.owner is not None and child.key.kind == self.controller.owns:
+                mine[by_uid[child.owner.uid]].append(child)
         now = timestamp(self.clock)
         _planned.labels(self.controller.name).inc(len(found))
         return {
-            key: self.controller.plan(Inputs(resource, children[key], others, now))
+            key: self.controller.plan(Inputs(resource, mine[key], others, now))
             for key, resource in found.items()
         }

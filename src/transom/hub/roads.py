@@ -160,7 +160,7 @@ class Roads:
         self._heard, self._heard_at = heartbeat, at_ms / 1000
         # What the region had read by then is all there was for it: from here its knowledge ages.
         told = self.publisher.state
-        if told.revision >= self.store.changed.value and all(
+        if told.revision >= self.store.changed_for(self.region).value and all(
             heartbeat.desired.get(str(number), 0) >= end for number, end in told.ends.items()
         ):
             self._agreed_at = self._heard_at

@@ -20,7 +20,7 @@ class DesiredRows:
     """
 
     def __init__(self, store: Store, region: str) -> None:
-        self.changed: Level = store.changed
+        self.changed: Level = store.changed_for(region)
         self._store = store
         self._region = region
 

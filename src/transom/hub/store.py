@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Executable, Select, delete, func, select, tuple_, update
+from sqlalchemy import Column, Connection, Executable, Select, delete, func, select, tuple_, update
 
 from transom.hub.changes import Change, Held
 from transom.hub.store_engine import prepare, sqlite_engine, translated
@@ -81,6 +81,14 @@ class RegionRows(NamedTuple):
     more: bool
 
 
+class Families(NamedTuple):
+    """Resources, what was made for them (their `owner`), and all resources of some other kinds."""
+
+    primaries: dict[Key, Resource]
+    children: list[Resource]
+    others: dict[str, list[Resource]]
+
+
 class Store:
     """One hub's store on SQLite. `changed` rises to each revision once it is committed."""
 
@@ -88,6 +96,7 @@ class Store:
         self.catalog = catalog
         self.changed = Level()
         self.epoch = 0
+        self._region_levels: dict[str, Level] = {}
         self._writer_db = sqlite_engine(path, "BEGIN IMMEDIATE")
         self._reader_db = sqlite_engine(path, "BEGIN")
         self._writer = SerialThread("store writer")
@@ -120,6 +129,10 @@ class Store:
         self._writer_db.dispose()
         self._reader_db.dispose()
 
+    def changed_for(self, region: str) -> Level:
+        """Rises to the revision of each commit that changed what `region` is to have."""
+        return self._region_levels.setdefault(region, Level(self.changed.value))
+
     # --- writing ---
 
     async def write(self, change: Change) -> Held:
@@ -142,6 +155,8 @@ class Store:
         """
         committed = await self._commits.submit(Job(tuple(changes), reader, dict(offsets or {})))
         self.changed.rise(committed.revision)
+        for region in committed.regions & self._region_levels.keys():
+            self._region_levels[region].rise(committed.revision)
         return committed.outcomes
 
     async def forget_outbox(self, upto: int) -> None:
@@ -168,25 +183,12 @@ class Store:
 
     # --- reading ---
 
-    async def get(self, key: Key, *, at_least: int = 0) -> Resource:
-        """The newest state. Raises `NotFoundError`; `ConflictError` when the store is below `at_least`."""
-        found = await self.get_all([key], at_least=at_least)
-        if key not in found:
+    async def get(self, key: Key) -> Resource:
+        """The newest state. Raises `NotFoundError`."""
+        found = await self._read(lambda db: _found(db, resources.c.key, [str(key)]))
+        if not found:
             raise NotFoundError(f"{key} does not exist")
-        return found[key]
-
-    async def get_all(self, keys: Sequence[Key], *, at_least: int = 0) -> dict[Key, Resource]:
-        """Those of `keys` that exist, all as of one revision."""
-
-        def work(db: Connection) -> dict[Key, Resource]:
-            _require_revision(db, at_least)
-            found: dict[Key, Resource] = {}
-            for at in range(0, len(keys), _KEYS_A_QUERY):
-                query = _LIVE.where(resources.c.key.in_([str(key) for key in keys[at : at + _KEYS_A_QUERY]]))
-                found.update((resource.key, resource) for resource in _resources(db, query))
-            return found
-
-        return await self._read(work)
+        return found[0]
 
     async def page(
         self, kind: str, namespace: str = "", *, most: int = 500, after: Key | None = None
@@ -212,16 +214,21 @@ class Store:
         """Every resource of a kind."""
         return await self._read(lambda db: _resources(db, _LIVE.where(resources.c.kind == kind)))
 
-    async def owned_by(self, uids: Sequence[str], *, at_least: int = 0) -> list[Resource]:
-        """Resources made for the resources that have these uids."""
+    async def families(self, keys: Sequence[Key], others: Sequence[str], *, at_least: int = 0) -> Families:
+        """What is held of `keys`, what was made for them, and all of some other kinds, as of one revision.
 
-        def work(db: Connection) -> list[Resource]:
+        Raises `ConflictError` when the store is below `at_least`.
+        """
+
+        def work(db: Connection) -> Families:
             _require_revision(db, at_least)
-            found: list[Resource] = []
-            for at in range(0, len(uids), _KEYS_A_QUERY):
-                query = _LIVE.where(resources.c.owner_uid.in_(uids[at : at + _KEYS_A_QUERY]))
-                found.extend(_resources(db, query))
-            return found
+            found = _found(db, resources.c.key, [str(key) for key in keys])
+            uids = [resource.metadata.uid for resource in found]
+            return Families(
+                {resource.key: resource for resource in found},
+                _found(db, resources.c.owner_uid, uids),
+                {kind: _resources(db, _LIVE.where(resources.c.kind == kind)) for kind in others},
+            )
 
         return await self._read(work)
 
@@ -301,11 +308,6 @@ class Store:
             lambda db: {TopicPartition(topic, number): offset for topic, number, offset in db.execute(query)}
         )
 
-    async def count(self, kind: str) -> int:
-        """How many resources of a kind there are."""
-        query = select(func.count()).where(resources.c.kind == kind, resources.c.deleted.is_(False))
-        return await self._read(lambda db: db.execute(query).scalar_one())
-
     async def _read(self, work: Callable[[Connection], T]) -> T:
         def run() -> T:
             with translated(), self._reader_db.begin() as db:
@@ -330,6 +332,15 @@ def _require_revision(db: Connection, at_least: int) -> None:
     """A copy of the store that lags behind must not be acted on."""
     if at_least and _counter(db)[1] < at_least:
         raise ConflictError(f"the store is not at revision {at_least} yet")
+
+
+def _found(db: Connection, column: Column[str], values: Sequence[str]) -> list[Resource]:
+    """What exists of what `values` names, looked up in parts that a database takes."""
+    return [
+        resource
+        for at in range(0, len(values), _KEYS_A_QUERY)
+        for resource in _resources(db, _LIVE.where(column.in_(values[at : at + _KEYS_A_QUERY])))
+    ]
 
 
 def _resources(db: Connection, query: Select[Any]) -> list[Resource]:

@@ -41,10 +41,14 @@ class Job(NamedTuple):
 
 
 class Committed(NamedTuple):
-    """What came of a job: an outcome for each change, and the revision the store is at now."""
+    """What came of a job: an outcome for each change, the revision the store is at now.
+
+    `regions` are those for which the transaction described anything anew.
+    """
 
     outcomes: list[Held | TransomError]
     revision: int
+    regions: frozenset[str]
 
 
 @dataclass
@@ -70,6 +74,11 @@ class _Accepted:
         if self.before is None:
             return "ADDED"
         return "DELETED" if self.after is None else "MODIFIED"
+
+    @property
+    def region(self) -> str:
+        """The region that is to have it; empty when it stays at the hub."""
+        return self.kind.region_of(self.last) if self.kind.region_of else ""
 
     @property
     def described(self) -> bool:
@@ -110,6 +119,11 @@ class _Batch:
     def revision(self) -> int:
         """The revision of the last change accepted."""
         return self.first + len(self.accepted) - 1
+
+    @property
+    def regions(self) -> frozenset[str]:
+        """The regions for which anything was described anew."""
+        return frozenset(change.region for change in self.accepted if change.region and change.described)
 
     def consider(self, change: Change) -> Held:
         """Evaluate a change and accept it. Raises what it is refused for."""
@@ -183,7 +197,7 @@ def commit(
         _remember(db, jobs)
         step("store.committing")
     step("store.committed")
-    return [Committed(outcome, batch.revision) for outcome in outcomes]
+    return [Committed(outcome, batch.revision, batch.regions) for outcome in outcomes]
 
 
 def _outcome(batch: _Batch, change: Change) -> Held | TransomError:
@@ -213,7 +227,7 @@ def _write(db: Connection, batch: _Batch, randomness: Randomness) -> None:
             "uid": last.metadata.uid,
             "revision": revision,
             "described_revision": revision if change.described else described,
-            "region": change.kind.region_of(last) if change.kind.region_of else None,
+            "region": change.region or None,
             "owner_uid": last.owner.uid if last.owner else None,
             "deleted": change.after is None,
             "body": body,
@@ -309,4 +323,4 @@ def _guarded_by(column: str, change: _Accepted) -> str:
     last = change.last
     if column == "namespace":
         return last.metadata.namespace
-    return change.kind.region_of(last) if change.kind.region_of else ""
+    return change.region

@@ -58,7 +58,7 @@ class Source(Protocol):
     """Rows that a region is to have. Revisions are counted within an `epoch` of the source's storage."""
 
     changed: Level
-    """Rises with every revision."""
+    """Rises to the revision of every change of these rows."""
 
     @property
     def epoch(self) -> int:

@@ -6,7 +6,7 @@ from transom.catalog.deployment.controller import DeploymentController
 from transom.catalog.kinds import shipped
 from transom.hub.config import HubConfig
 from transom.hub.service import running_hub
-from transom.processes.lifetime import until_told_to_stop
+from transom.processes.lifetime import collect_seldom, until_told_to_stop
 from transom.runtime.clock import SystemClock
 from transom.runtime.config import beside, load
 from transom.runtime.randomness import Randomness
@@ -21,6 +21,7 @@ async def run_hub(config_path: Path) -> None:
     configure_logging("hub", config.log_level)
     parts = running_hub(config, shipped(), [DeploymentController()], SystemClock(), Randomness(), _announce)
     async with parts:
+        collect_seldom()
         await until_told_to_stop()
 
 

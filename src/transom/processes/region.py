@@ -4,7 +4,7 @@ from pathlib import Path
 
 from transom.catalog.deployment.driver import RegionalDeploymentPlanner
 from transom.catalog.deployment.kind import REGIONAL_DEPLOYMENT
-from transom.processes.lifetime import until_told_to_stop
+from transom.processes.lifetime import collect_seldom, until_told_to_stop
 from transom.region.config import RegionConfig
 from transom.region.service import running_region
 from transom.runtime.clock import SystemClock
@@ -21,6 +21,7 @@ async def run_region(config_path: Path) -> None:
     configure_logging(f"region/{config.name}", config.log_level)
     planners = {REGIONAL_DEPLOYMENT.name: RegionalDeploymentPlanner()}
     async with running_region(config, planners, SystemClock(), Randomness(), _announce):
+        collect_seldom()
         await until_told_to_stop()
 
 
