@@ -25,9 +25,10 @@ from transom.logs.sqlite import SqliteLog
 from transom.model.errors import ForbiddenError, UnauthorizedError
 from transom.model.records import Record
 from transom.model.resources import JsonObject, Metadata, OwnerReference, Resource, to_json
+from transom.model.roads import DESIRED, HEARTBEATS, STATUS
 from transom.model.version import Version
 from transom.region.drivers.process import stop_everything
-from transom.region.topics import DESIRED, HEARTBEATS, STATUS, TOPICS
+from transom.region.topics import TOPICS
 from transom.runtime.clock import SystemClock
 from transom.runtime.secret_files import hash_secret
 

@@ -25,7 +25,7 @@ async def test_help_tells_the_exit_codes(tmp_path):
 def test_help_loads_no_verb():
     script = LOADED % (("transom", "pydantic", "aiohttp", "asyncio"),)
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert loaded.stdout.split() == ["transom", "transom.cli", "transom.cli.main"]
+    assert loaded.stdout.split() == ["transom", "transom.cli", "transom.cli.exit_codes", "transom.cli.main"]
 
 
 WRONG = (

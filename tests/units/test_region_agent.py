@@ -16,13 +16,14 @@ from transom.logs.records import from_entry
 from transom.model.errors import UnreachableError
 from transom.model.records import Record
 from transom.model.resources import JsonObject, Metadata, Resource, to_json
+from transom.model.roads import STATUS
 from transom.model.version import Version
 from transom.region.agent import Agent
 from transom.region.desired import DesiredTable
 from transom.region.drivers.null import NullDriver
 from transom.region.planning import Place, Plan, Planner, Situation
 from transom.region.reports import Reports
-from transom.region.topics import STATUS, TOPICS
+from transom.region.topics import TOPICS
 from transom.runtime.clock import ManualClock, SystemClock
 from transom.runtime.randomness import Randomness
 from transom.tables.memory import MemoryTable

@@ -10,9 +10,10 @@ from transom.logs.memory import MemoryLog
 from transom.logs.protocol import TopicPartition
 from transom.logs.records import from_entry
 from transom.model.records import Record
+from transom.model.roads import DESIRED, HEARTBEATS, STATUS
 from transom.model.version import Version
 from transom.region.heartbeat import Heartbeat
-from transom.region.topics import DESIRED, HEARTBEATS, STATUS, TOPICS
+from transom.region.topics import TOPICS
 from transom.runtime.clock import ManualClock
 from transom.runtime.randomness import Randomness
 from transom.runtime.tasks import WorkerState

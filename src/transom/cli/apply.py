@@ -20,8 +20,8 @@ from transom.cli.common import (
     tenant_option,
     why_option,
 )
+from transom.cli.exit_codes import REFUSED
 from transom.cli.failures import mistakes_of, tell_one
-from transom.cli.main import REFUSED
 from transom.cli.manifests import Manifest, read_manifests
 from transom.cli.output import echo_json
 from transom.client.hub import ApiError, HubClient

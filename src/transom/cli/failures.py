@@ -5,7 +5,7 @@ from typing import cast
 
 import click
 
-from transom.cli.main import REFUSED, UNREACHABLE, USAGE
+from transom.cli.exit_codes import REFUSED, UNREACHABLE, USAGE
 from transom.client.hub import ApiError
 from transom.model.errors import InvalidError, NewerDataError, TransomError, UnreachableError
 

@@ -1,4 +1,4 @@
-"""`transom VERB …`: which verbs there are, and what an exit code means.
+"""`transom VERB …`: which verbs there are, and which module holds each.
 
 Only the module of the verb in use is loaded, so that `--help` is quick and a region's process holds nothing
 of the hub. Next: `cli.common` is what the verbs share.
@@ -9,6 +9,8 @@ import os
 import sys
 
 import click
+
+from transom.cli.exit_codes import EXPLAINED, INTERRUPTED
 
 VERBS = {
     "up": ("processes", "Run a hub and regions on this machine, each a process of its own."),
@@ -25,21 +27,6 @@ VERBS = {
     "version": ("inspect", "Which release this is, and which the hub is."),
 }
 """Verb: the module that holds it, and its line in --help."""
-
-REFUSED = 1
-USAGE = 2
-UNREACHABLE = 3
-TIMED_OUT = 4
-INTERRUPTED = 130
-
-_CODES = """\b
-Exit codes:
-  0  it is done
-  1  refused, or failed
-  2  wrong usage or configuration (a port in use, a file with mistakes)
-  3  the hub cannot be reached
-  4  the time was up before it was so
-"""
 
 
 class Verbs(click.Group):
@@ -65,7 +52,7 @@ class Verbs(click.Group):
             formatter.write_dl([(verb, line) for verb, (_, line) in VERBS.items()])
 
 
-@click.group(cls=Verbs, epilog=_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Verbs, epilog=EXPLAINED, context_settings={"help_option_names": ["-h", "--help"]})
 def transom() -> None:
     """One pane of glass over many regions: declare once at a hub, every region makes it so by itself."""
 

@@ -16,7 +16,7 @@ from transom.cli.common import (
     tenant_for,
     tenant_option,
 )
-from transom.cli.main import REFUSED, TIMED_OUT
+from transom.cli.exit_codes import REFUSED, TIMED_OUT
 from transom.cli.output import echo_json
 from transom.client.hub import ApiError
 from transom.client.waiting import Missing, until_condition, until_deleted, wait_for

@@ -20,28 +20,15 @@ from transom.links.publish import Publisher
 from transom.logs.protocol import Log, Topic, TopicPartition
 from transom.logs.records import from_entry
 from transom.model.errors import OutOfRangeError, TransomError
+from transom.model.roads import DESIRED, DESIRED_TABLE, HEARTBEATS, STATUS, Heartbeat
 from transom.runtime.clock import Clock
 from transom.runtime.randomness import Randomness
 from transom.runtime.tasks import Workers
 
 T = TypeVar("T")
 
-DESIRED = "desired"
-STATUS = "status"
-HEARTBEATS = "heartbeats"
-DESIRED_TABLE = "desired"
-
 _ASK_SECONDS = 1.0
 _WAIT_SECONDS = 30.0
-
-
-class Heartbeat(msgspec.Struct, frozen=True):
-    """What a region says of itself every few seconds; see `region.heartbeat`."""
-
-    time: str
-    desired: dict[str, int] = {}
-    version: str = ""
-    workers: dict[str, str] = {}
 
 
 class RoadsReport(msgspec.Struct, frozen=True):

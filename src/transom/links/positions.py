@@ -10,8 +10,9 @@ import msgspec
 
 from transom.logs.protocol import Log, Message, Topic, TopicPartition
 from transom.model.errors import InvalidError, Problem
+from transom.model.roads import LINK_POSITIONS
 
-POSITIONS = Topic("link-positions", compact=True)
+POSITIONS = Topic(LINK_POSITIONS, compact=True)
 
 _READ = 5000
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from transom.logs.protocol import Log, TopicPartition
 from transom.logs.records import from_entry, to_message
+from transom.model import roads
 from transom.model.errors import InvalidError
 from transom.model.records import Record
-from transom.model.resources import JsonObject, to_json
+from transom.model.resources import to_json
+from transom.model.roads import DESIRED, HEARTBEATS
 from transom.model.version import Version
-from transom.region.topics import DESIRED, HEARTBEATS
 from transom.runtime.clock import Clock, timestamp
 from transom.runtime.randomness import Randomness
 from transom.runtime.tasks import WorkerState
@@ -45,21 +46,21 @@ class Heartbeat:
             await self.log.append([to_message(HEARTBEATS, record)])
             await self.clock.sleep(self.randomness.jitter(self.period_seconds))
 
-    async def now(self) -> JsonObject:
+    async def now(self) -> roads.Heartbeat:
         """What is said: the time, how far the desired table has read, its newest version, ailing workers."""
         newest = await self.desired.latest()
         ailing = {name: state for name, state in self.states().items() if state.state != "running"}
-        return {
-            "region": self.region,
-            "time": timestamp(self.clock),
-            "desired": {
+        return roads.Heartbeat(
+            region=self.region,
+            time=timestamp(self.clock),
+            desired={
                 str(at.partition): offset
                 for at, offset in (await self.desired.positions()).items()
                 if at.topic == DESIRED
             },
-            "version": str(newest.version) if newest else "",
-            "workers": {name: f"{state.state}: {state.error}" for name, state in ailing.items()},
-        }
+            version=str(newest.version) if newest else "",
+            workers={name: f"{state.state}: {state.error}" for name, state in ailing.items()},
+        )
 
     async def _last_epoch(self) -> int:
         (bounds,) = (await self.log.bounds(HEARTBEATS)).values()

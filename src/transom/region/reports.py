@@ -12,9 +12,9 @@ from transom.logs.protocol import Log, TopicPartition
 from transom.logs.records import from_entry, to_message
 from transom.model.errors import InvalidError, OutOfRangeError
 from transom.model.records import Record
+from transom.model.roads import STATUS
 from transom.model.version import Version
 from transom.region.planning import Place
-from transom.region.topics import STATUS
 from transom.runtime.clock import Clock
 from transom.runtime.steps import step
 from transom.runtime.telemetry import get_logger

@@ -15,6 +15,7 @@ from transom.logs.server import log_server
 from transom.logs.sqlite import SqliteLog
 from transom.model.errors import InvalidError, Problem
 from transom.model.resources import to_json
+from transom.model.roads import DESIRED, DESIRED_TABLE
 from transom.region.agent import Agent
 from transom.region.config import RegionConfig, ZoneConfig
 from transom.region.desired import DesiredTable
@@ -24,7 +25,7 @@ from transom.region.drivers.process import ProcessDriver
 from transom.region.heartbeat import Heartbeat
 from transom.region.planning import Place, Planner
 from transom.region.reports import Reports
-from transom.region.topics import DESIRED, LINK_RIGHTS, TOPICS
+from transom.region.topics import LINK_RIGHTS, TOPICS
 from transom.runtime.clock import Clock
 from transom.runtime.http import AsgiApp, Receive, Scope, Send, serve
 from transom.runtime.processes import folder_held
@@ -36,7 +37,6 @@ from transom.tables.sqlite import SqliteTable
 from transom.tables.sweeps import answer_sweeps
 
 _LINK_KEY = "link"
-_DESIRED_TABLE = "desired"
 
 
 @contextlib.asynccontextmanager
@@ -76,7 +76,7 @@ async def running_region(
             config.name, log, desired, lambda: group.states, clock, randomness, config.heartbeat_seconds
         )
         group.start("desired table", lambda: keep(desired, log, [DESIRED]))
-        group.start("sweep answers", lambda: answer_sweeps(_DESIRED_TABLE, desired, log))
+        group.start("sweep answers", lambda: answer_sweeps(DESIRED_TABLE, desired, log))
         for agent in agents:
             group.start(f"agent {agent.place.zone}", agent.run)
         group.start("heartbeat", heartbeat.run)

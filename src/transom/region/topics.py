@@ -2,13 +2,8 @@
 
 from transom.logs.protocol import Topic
 from transom.logs.server import Rights
+from transom.model.roads import DESIRED, HEARTBEATS, LINK_POSITIONS, STATUS
 from transom.tables.sweeps import DIGESTS, SWEEPS
-
-DESIRED = "desired"
-STATUS = "status"
-HEARTBEATS = "heartbeats"
-
-_LINK_POSITIONS = "link-positions"  # made by the links themselves
 
 TOPICS = (
     Topic(DESIRED, compact=True),
@@ -19,7 +14,7 @@ TOPICS = (
 )
 
 LINK_RIGHTS = Rights(
-    read=frozenset({STATUS, HEARTBEATS, DIGESTS.name, _LINK_POSITIONS}),
-    append=frozenset({DESIRED, SWEEPS.name, _LINK_POSITIONS}),
+    read=frozenset({STATUS, HEARTBEATS, DIGESTS.name, LINK_POSITIONS}),
+    append=frozenset({DESIRED, SWEEPS.name, LINK_POSITIONS}),
 )
 """The key of the control link: desired state and sweep requests in, reports and answers out."""
