@@ -32,7 +32,8 @@ class Reports:
         """Append the reports, and wait until the archive has read them all."""
         await self.log.append([to_message(TOPIC, record) for record in records])
         (bounds,) = (await self.log.bounds(TOPIC)).values()
-        while set((await self.store.positions_of("archive/eu")).values()) != {bounds.end}:
+        reader = f"archive/eu/{(await self.log.topics())[TOPIC].topic_id}"
+        while set((await self.store.positions_of(reader)).values()) != {bounds.end}:
             await self.store.changed.above(self.store.changed.value, 0.02)
 
 
@@ -126,3 +127,20 @@ async def test_people_cannot_make_what_regions_originate(reports):
         [Change(Key("Instance", "acme", "x"), made, put(deployment()).actor)]
     )
     assert isinstance(outcome[0], Exception)
+
+
+async def test_a_topic_that_was_lost_and_mirrored_again_is_read_from_its_start(tmp_path):
+    async with open_store(tmp_path) as store:
+        await store.write(put(deployment(regions=["eu"])))
+        before = None
+        for incarnation in range(2):
+            log = await hub_log()
+            await log.create([Topic(TOPIC, compact=True)])
+            await ControllerRunner(DeploymentController(), store, log, CLOCK, Randomness(1)).look_at([KEY])
+            regional = await store.get(REGIONAL)
+            async with workers(CLOCK, Randomness(1)) as group:
+                ready = incarnation == 0
+                news = said(incarnation + 1, zone_status(regional, ready=ready))
+                await Reports(store, log, group).say(*([news] if before is None else [news, before]))
+            before = news
+        assert (await store.get(REGIONAL)).status["ready"] == 0
