@@ -4,10 +4,10 @@ Level-based like everything else: a change of a Region is a reason to look, not 
 whose key is missing is shown with its problem and does not disturb the others.
 """
 
+import asyncio
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -61,7 +61,9 @@ class RoadNetwork:
                 await self._arrange(workers)
                 continue
             offsets.update({entry.position: entry.offset + 1 for entry in entries})
-            if any(Key.parse((entry.key or b"").decode()).kind == REGION.name for entry in entries):
+            declared = any(Key.parse((entry.key or b"").decode()).kind == REGION.name for entry in entries)
+            # A key that was missing may have been put in its place meanwhile.
+            if declared or (self._refused and not entries):
                 await self._arrange(workers)
 
     async def close(self) -> None:
@@ -71,14 +73,11 @@ class RoadNetwork:
 
     async def describe(self) -> list[JsonObject]:
         """What can be said of every region's roads, by name; asks the regions, for a second at most."""
-        reports: list[JsonObject] = []
-        for name in sorted({*self.roads, *self._refused}):
-            if name in self.roads:
-                reports.append(msgspec.to_builtins(await self.roads[name].report()))
-            else:
-                problem: dict[str, Any] = {"region": name, "reachable": False}
-                reports.append({**problem, "problems": {"link": self._refused[name]}})
-        return reports
+        reports = await asyncio.gather(*(roads.report() for roads in self.roads.values()))
+        described: list[JsonObject] = [msgspec.to_builtins(report) for report in reports]
+        for name, why in self._refused.items():
+            described.append({"region": name, "reachable": False, "problems": {"link": why}})
+        return sorted(described, key=lambda told: told["region"])
 
     async def _arrange(self, workers: Workers) -> None:
         declared = {region.metadata.name: region for region in await self.store.all_of(REGION.name)}
@@ -94,8 +93,9 @@ class RoadNetwork:
             try:
                 await self._open(region, spec, workers)
             except InvalidError as error:
+                if self._refused.get(name) != str(error):
+                    log_event.warning("no road to a region", region=name, error=str(error))
                 self._refused[name] = str(error)
-                log_event.warning("no road to a region", region=name, error=str(error))
 
     async def _open(self, region: Resource, spec: RegionSpec, workers: Workers) -> None:
         name = region.metadata.name

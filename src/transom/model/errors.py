@@ -136,10 +136,19 @@ def advice_for(error: BaseException) -> Advice:
 
     Of a group of exceptions the gravest decides.
     """
-    if isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        inner = {advice_for(cause) for cause in group.exceptions}
-        return next(advice for advice in (Advice.CRASH, Advice.STOP, Advice.RETRY) if advice in inner)
+    advised = {_advice_for_one(member) for member in members_of(error)}
+    return next(advice for advice in (Advice.CRASH, Advice.STOP, Advice.RETRY) if advice in advised)
+
+
+def members_of(error: BaseException) -> list[BaseException]:
+    """The exceptions in a group, however deep; the exception itself when it is none."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    return [member for part in group.exceptions for member in members_of(part)]
+
+
+def _advice_for_one(error: BaseException) -> Advice:
     if isinstance(error, TransomError):
         return error.advice
     if isinstance(error, OSError | TimeoutError):

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 
-from transom.model.errors import Advice, advice_for
+from transom.model.errors import Advice, advice_for, members_of
 from transom.runtime.backoff import Backoff
 from transom.runtime.clock import Clock
 from transom.runtime.randomness import Randomness
@@ -51,13 +51,19 @@ class Workers:
         return task
 
     async def _supervise(self, state: WorkerState, worker: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await self._keep_running(state, worker)
+        finally:
+            # What has stopped for good stays to be seen; what was cancelled or has finished is gone.
+            if state.state != "stopped":
+                self._forget(state)
+
+    async def _keep_running(self, state: WorkerState, worker: Callable[[], Awaitable[None]]) -> None:
         backoff = Backoff(self.randomness)
         while True:
             began = self.clock.monotonic()
             try:
                 await worker()
-            except asyncio.CancelledError:
-                raise
             except Exception as error:
                 advice = advice_for(error)
                 if advice is Advice.CRASH:
@@ -68,14 +74,18 @@ class Workers:
                 self._note(state, advice, error)
                 if advice is Advice.STOP:
                     return
-                await self.clock.sleep(backoff.next_seconds())
-                state.state = "running"
             else:
-                self.states.pop(state.name, None)
                 return
+            await self.clock.sleep(backoff.next_seconds())
+            state.state = "running"
+
+    def _forget(self, state: WorkerState) -> None:
+        # Another of the same name may have been started since.
+        if self.states.get(state.name) is state:
+            del self.states[state.name]
 
     def _note(self, state: WorkerState, advice: Advice, error: Exception) -> None:
-        message = f"{type(error).__name__}: {error}"
+        message = "; ".join(f"{type(each).__name__}: {each}" for each in members_of(error))
         repeated = state.error == message
         state.state = "stopped" if advice is Advice.STOP else "retrying"
         state.error, state.since = message, self.clock.wall()
