@@ -9,7 +9,7 @@ from transom.hub.relay import CHANGES
 from transom.hub.store import Store
 from transom.links.positions import POSITIONS
 from transom.logs.memory import MemoryLog
-from transom.model.kinds import PEOPLE, REGION
+from transom.model.kinds import PEOPLE
 from transom.model.names import Key
 from transom.model.resources import Metadata, Resource
 from transom.runtime.clock import SystemClock
@@ -80,6 +80,3 @@ def zone_status(regional: Resource, *, ready: bool = True, terminated: bool = Fa
         ],
         **more,
     }
-
-
-REGION_ACTOR = Actor(REGION, "eu/a")

@@ -2,26 +2,12 @@
 
 import asyncio
 import contextlib
-import os
 import shutil
-import subprocess
 
-import pytest
 from benchmarks.plant import DEPLOYMENT, Plant, deployment
 
+from disk_parts import disk_of
 from transom.client.hub import ApiError
-
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="making a small disk (tmpfs) needs root")
-
-
-@contextlib.contextmanager
-def small_disk(folder, mebibytes):
-    folder.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", folder], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def fill(folder):
@@ -40,30 +26,32 @@ async def until_ready(hub, name):
 
 
 async def refused_for_room(hub):
-    """Write until the disk is too full: what was allocated before is used up first."""
+    """Write until the disk is too full: what was allocated before is used up first. The name and why."""
     number = 0
     while True:
         number += 1
+        name = f"big{number}"
         env = {f"V{n}": "x" * 2000 for n in range(100)}
         try:
-            await hub.create(DEPLOYMENT, deployment(f"big{number}", ["eu"], env=env, instances=0), "acme")
+            await hub.create(DEPLOYMENT, deployment(name, ["eu"], env=env, instances=0), "acme")
         except ApiError as refused:
-            return refused
+            return name, refused
 
 
 async def test_a_hub_without_room_refuses_serves_and_goes_on(tmp_path):
     plant = Plant(tmp_path, ["eu"], {"a": "null"}, 'log_level = "warning"')
     data = plant.hub.folder / "data"
-    with small_disk(data, 24):
+    with disk_of(24, data):
         async with plant.running() as hub:
             await hub.apply(DEPLOYMENT, deployment("before", ["eu"]), "acme")
             await until_ready(hub, "before")
             fill(data)
-            refused = await refused_for_room(hub)
+            name, refused = await refused_for_room(hub)
             assert refused.code == 507, refused
             assert "full" in str(refused)
             assert plant.hub.running
             assert (await hub.get(DEPLOYMENT, "before", "acme")).spec["version"] == "1"
+            assert await hub.find(DEPLOYMENT, name, "acme") is None, "refused, and stored all the same"
             (data / "filler").unlink()
             await hub.apply(DEPLOYMENT, deployment("after", ["eu"]), "acme")
             await until_ready(hub, "after")
@@ -73,7 +61,7 @@ async def test_a_region_without_room_says_so_and_goes_on(tmp_path):
     plant = Plant(tmp_path, ["eu"], {"a": "null"}, 'log_level = "warning"')
     part = plant.regions["eu"]
     data = part.folder / "data"
-    with small_disk(data, 64):
+    with disk_of(64, data):
         async with plant.running() as hub:
             await hub.apply(DEPLOYMENT, deployment("before", ["eu"]), "acme")
             await until_ready(hub, "before")

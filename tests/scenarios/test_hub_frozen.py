@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 
+import psutil
 import pytest
 from benchmarks.plant import DEPLOYMENT, Plant, deployment
 
@@ -27,6 +28,12 @@ HEARTBEATS = TopicPartition("heartbeats", 0)
 async def until_frozen(part):
     while not part.frozen:
         await asyncio.sleep(0.01)  # another process's state
+
+
+def held_by(part, folder):
+    """The files below `folder` that a process has open: a lock on them is held through nothing else."""
+    opened = psutil.Process(part.process.pid).open_files()
+    return [file.path for file in opened if file.path.startswith(f"{folder}/")]
 
 
 async def healed(plant, gone):
@@ -76,6 +83,8 @@ async def test_regions_notice_nothing_of_a_frozen_hub(tmp_path, step):
             kills = int(os.environ.get("TRANSOM_SOAK_KILLS", "3"))
             await regions_live_on(plant, log, min(kills, 10))
             assert plant.hub.frozen
+            assert held_by(plant.hub, plant.hub.folder), "this can be seen"
+            assert not held_by(plant.hub, part.folder), "a hub must not open a region's files"
             plant.hub.signal(signal.SIGCONT)
             await plant.hub.ready()
             await hub.apply(DEPLOYMENT, deployment("after", ["eu"], **app), "acme")

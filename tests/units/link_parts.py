@@ -10,6 +10,7 @@ from transom.links.publish import Changes, Snapshot
 from transom.logs.memory import MemoryLog
 from transom.logs.protocol import Entry, Log, TopicPartition
 from transom.logs.sqlite import SqliteLog
+from transom.model.errors import UnreachableError
 from transom.model.records import Record
 from transom.model.version import Version
 from transom.runtime.clock import SystemClock
@@ -50,6 +51,22 @@ class MemorySource:
 
     async def snapshot(self) -> Snapshot:
         return Snapshot(self.live(), self.changed.value)
+
+
+class AnswersLost:
+    """A log or a store whose answer to `write` gets lost: it is done, and whoever asked for it dies."""
+
+    def __init__(self, inner: Any, write: str) -> None:
+        self._inner = inner
+        self._write = write
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        return self._done_and_lost if name == self._write else found
+
+    async def _done_and_lost(self, *args: Any, **kwargs: Any) -> None:
+        await getattr(self._inner, self._write)(*args, **kwargs)
+        raise UnreachableError("the answer was lost")
 
 
 @contextlib.asynccontextmanager

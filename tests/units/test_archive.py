@@ -1,13 +1,14 @@
 import pytest
+from link_parts import AnswersLost
 
 from hub_parts import CLOCK, deployment, hub_log, open_store, put, remove, zone_status
 from transom.catalog.deployment.controller import DeploymentController
-from transom.hub.archive import Archive
+from transom.hub.archive import Archive, change_for
 from transom.hub.changes import Change, creating
 from transom.hub.controllers import ControllerRunner
 from transom.logs.protocol import Topic
 from transom.logs.records import to_message
-from transom.model.errors import NotFoundError
+from transom.model.errors import ForbiddenError, NotFoundError, UnreachableError
 from transom.model.names import Key
 from transom.model.records import Record
 from transom.model.resources import to_json
@@ -32,9 +33,14 @@ class Reports:
         """Append the reports, and wait until the archive has read them all."""
         await self.log.append([to_message(TOPIC, record) for record in records])
         (bounds,) = (await self.log.bounds(TOPIC)).values()
-        reader = f"archive/eu/{(await self.log.topics())[TOPIC].topic_id}"
-        while set((await self.store.positions_of(reader)).values()) != {bounds.end}:
+        while await position(self.store, self.log) != {bounds.end}:
             await self.store.changed.above(self.store.changed.value, 0.02)
+
+
+async def position(store, log):
+    """How far the archive has read, by what the store remembers."""
+    topic_id = (await log.topics())[TOPIC].topic_id
+    return set((await store.positions_of(f"archive/eu/{topic_id}")).values())
 
 
 def said(counter, status, *, key=f"{REGIONAL}@a", epoch=1, deleted=False):
@@ -75,6 +81,29 @@ async def test_a_report_about_an_earlier_resource_of_the_name_is_left_out(report
     assert (await reports.store.get(REGIONAL)).status == {}
 
 
+async def test_a_region_reports_on_its_own_things_alone(tmp_path):
+    async with open_store(tmp_path) as store:
+        log = await hub_log()
+        await store.write(put(deployment(regions=["eu", "us"])))
+        await ControllerRunner(DeploymentController(), store, log, CLOCK, Randomness(1)).look_at([KEY])
+        other = await store.get(Key("RegionalDeployment", "acme", "shop.us"))
+        of_other = f"{other.key}@a"
+        catalog = store.catalog
+        refused = [
+            change_for(said(9, zone_status(other), key=of_other), "eu", catalog),
+            change_for(said(9, {}, key=of_other, deleted=True), "eu", catalog),
+            change_for(said(9, {"health": "Healthy"}, key=INSTANCE), "eu", catalog),
+            change_for(said(9, {}, key=INSTANCE, deleted=True), "eu", catalog),
+        ]
+        await store.write(change_for(said(1, {"health": "Starting"}, key=INSTANCE), "us", catalog))
+        outcomes = await store.write_all(refused)
+        assert [type(outcome) for outcome in outcomes] == [ForbiddenError] * 4
+        assert (await store.get(other.key)).status == {}
+        assert (await store.get(Key.parse(INSTANCE))).status["health"] == "Starting"
+        accepted = await store.write(change_for(said(9, zone_status(other), key=of_other), "us", catalog))
+        assert accepted.status["ready"] == 1
+
+
 async def test_reports_that_cannot_be_read_are_left_out_alone(reports):
     regional = await reports.store.get(REGIONAL)
     await reports.say(
@@ -110,6 +139,18 @@ async def test_instances_come_change_go_and_stay_gone(reports):
     await reports.say(one)  # read again, as a rewound mirror would
     with pytest.raises(NotFoundError):
         await reports.store.get(Key.parse(INSTANCE))
+
+
+async def test_whenever_it_dies_after_a_write_the_report_and_the_position_are_there(tmp_path):
+    async with open_store(tmp_path) as store:
+        log = await hub_log()
+        await log.create([Topic(TOPIC, compact=True)])
+        for number in range(1, 4):
+            await log.append([to_message(TOPIC, said(number, {"health": str(number)}, key=INSTANCE))])
+            with pytest.raises(UnreachableError):
+                await Archive(AnswersLost(store, "write_all"), log, "eu", TOPIC).run()
+            assert (await store.get(Key.parse(INSTANCE))).status["health"] == str(number)
+            assert await position(store, log) == {number}
 
 
 async def test_reading_the_same_reports_again_changes_nothing(reports):

@@ -342,7 +342,7 @@ def test_deletion_waits_for_every_finalizer_and_goes_one_way() -> None:
     going = changed(held, deleting(held.key), PEOPLE)
     assert going.metadata.deletion_timestamp == NOW
     assert judged(going, deleting(held.key), PEOPLE) is going
-    assert changed(going, replacing(manifest("Deployment", version="2")), PEOPLE).deleting
+    assert changed(going, merge_patching(held.key, {"spec": {"version": "2"}}), PEOPLE).deleting
     with pytest.raises(ForbiddenError, match="may not add finalizers"):
         judged(
             going,
@@ -385,3 +385,11 @@ def test_the_examples_of_rfc_7396(target: Any, patch: Any, result: Any) -> None:
     before = msgspec.json.encode(target)
     assert merge(target, patch) == result
     assert msgspec.json.encode(target) == before
+
+
+def test_what_is_being_deleted_is_not_declared_again_meanwhile() -> None:
+    held = held_of("Deployment")
+    going = changed(held, deleting(held.key), PEOPLE)
+    for again in (going, manifest("Deployment", **{**held.spec, "version": "9"})):
+        with pytest.raises(ConflictError, match="is being deleted; wait until it is gone"):
+            judged(going, replacing(again), PEOPLE)

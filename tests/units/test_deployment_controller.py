@@ -206,3 +206,14 @@ def test_it_always_comes_to_rest_and_owns_exactly_what_is_declared(steps):
         alive = {name for name, regional in world.regionals().items() if not regional.deleting}
         assert alive <= wanted
         assert wanted - alive <= {name for name, regional in world.regionals().items() if regional.deleting}
+
+
+def test_what_is_being_deleted_does_not_miss_its_regions():
+    world = World()
+    world.declare(deployment())
+    world.settle(KEY)
+    world.write(Change(KEY, deleting(KEY), PERSON))
+    world.settle(KEY)
+    world.report(world.regionals()["eu"], terminated=True)
+    world.settle(KEY)
+    assert {part["state"] for part in world.held[KEY].status["regions"].values()} == {"Removing"}

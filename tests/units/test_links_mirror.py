@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from link_parts import CLOCK, everything, log_of, running
+from link_parts import CLOCK, AnswersLost, everything, log_of, running
 
 from transom.links import mirror as mirror_module
 from transom.links.mirror import Mirror, MirrorPosition, PartitionPosition
@@ -22,7 +22,7 @@ from transom.links.positions import POSITIONS, read_position
 from transom.logs.memory import MemoryLog
 from transom.logs.protocol import Entry, Log, Message, Topic, TopicInfo
 from transom.logs.sqlite import SqliteLog
-from transom.model.errors import FencedError, InvalidError
+from transom.model.errors import FencedError, InvalidError, UnreachableError
 
 STATUS = Topic("status", partitions=3)
 BEATS = Topic("heartbeats", compact=True, retention_seconds=600)
@@ -124,6 +124,15 @@ async def test_a_restart_goes_on_with_exactly_the_next_entry(ends: Ends) -> None
 async def wait_for(ends: Ends, count: int) -> None:
     """Return once the target has this many entries of "status"."""
     await everything(ends.target, NAMES["status"], count)
+
+
+async def test_whenever_it_dies_after_an_append_every_entry_is_there_once(ends: Ends) -> None:
+    dying = Ends(ends.source, AnswersLost(ends.target, "append"))  # type: ignore[arg-type]
+    for number in range(1, 6):
+        await ends.source.append([message(number), beat(number)])
+        with pytest.raises(UnreachableError):
+            await dying.mirror().run()
+    assert renamed(await ends.carried(10)) == renamed(await source_entries(ends.source))
 
 
 async def test_cancelled_anywhere_every_entry_still_arrives_once(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from link_parts import CLOCK, MemorySource, everything, log_of, running, texts
+from link_parts import CLOCK, AnswersLost, MemorySource, everything, log_of, running, texts
 
 from transom.links import sweep as sweep_module
 from transom.links.positions import POSITIONS, position_message, read_position
@@ -149,6 +149,18 @@ async def test_being_cancelled_anywhere_loses_nothing(bench: Bench) -> None:
         entries = await everything(bench.log, TOPIC.name, 60)
     # An append whose answer was lost is never repeated: the position went with it.
     assert sorted(entry.key or b"" for entry in entries) == sorted(b"k%d" % n for n in range(60))
+
+
+async def test_whenever_it_dies_after_an_append_each_record_is_there_once(bench: Bench) -> None:
+    dying = Bench(AnswersLost(bench.log, "append"), bench.source)  # type: ignore[arg-type]
+    for number in range(5):
+        bench.source.put(f"a{number}")
+        bench.source.put(f"b{number}")
+        with pytest.raises(UnreachableError):
+            await dying.publisher().run()
+    # The position went with the records of each append: nothing is missing, and nothing comes again.
+    expected = sorted(row.value.decode() for row in bench.source.rows.values())
+    assert texts(await everything(bench.log, TOPIC.name)) == expected
 
 
 async def test_a_former_publisher_is_refused_and_appends_nothing(bench: Bench) -> None:

@@ -1,11 +1,12 @@
 import asyncio
 
 import pytest
+from link_parts import AnswersLost
 
 from hub_parts import CLOCK, deployment, hub_log, open_store, put
 from transom.hub.relay import CHANGES, Relay
 from transom.logs.protocol import TopicPartition
-from transom.model.errors import FencedError
+from transom.model.errors import FencedError, UnreachableError
 from transom.runtime.randomness import Randomness
 from transom.runtime.tasks import workers
 
@@ -45,6 +46,16 @@ async def test_a_restarted_relay_goes_on_with_the_next_row(tmp_path):
             async with workers(CLOCK, Randomness(1)) as group:
                 group.start("relay", Relay(store, log).run)
                 await relayed(log, store.changed.value)
+        assert revisions(await log.read({AT: 0})) == list(range(1, store.changed.value + 1))
+
+
+async def test_whenever_it_dies_after_an_append_each_row_is_there_once(tmp_path):
+    async with open_store(tmp_path) as store:
+        log = await hub_log()
+        for number in range(5):
+            await store.write(put(deployment(f"app{number}")))
+            with pytest.raises(UnreachableError):
+                await Relay(store, AnswersLost(log, "append")).run()
         assert revisions(await log.read({AT: 0})) == list(range(1, store.changed.value + 1))
 
 

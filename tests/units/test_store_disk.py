@@ -18,6 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 from store_world import OWNER, by, deployment, make, open_store, people, region, tenant
 
+from disk_parts import disk_of
 from transom.hub import migrations
 from transom.hub.changes import setting_status
 from transom.hub.store import Store
@@ -256,18 +257,8 @@ def test_head_is_the_newest_migration() -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of two megabytes."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("NOT TESTED: a full disk needs the right to mount a tmpfs")
-    try:
+    with disk_of(2, tmp_path / "disk") as disk:
         yield disk
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 async def test_a_full_disk_refuses_the_write_and_the_store_goes_on(small_disk: Path) -> None:

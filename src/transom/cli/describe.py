@@ -13,7 +13,7 @@ from transom.cli.common import (
     tenant_for,
     tenant_option,
 )
-from transom.cli.output import age, aligned, as_yaml, echo_json, echo_table
+from transom.cli.output import age, aligned, as_yaml, echo_json, echo_table, harmless
 from transom.model.kinds import Kind
 from transom.model.resources import JsonObject, Resource, conditions_of
 
@@ -77,7 +77,7 @@ def _tell(kind: Kind, resource: Resource, changes: list[JsonObject]) -> None:
         ("Made for", f"{resource.owner.kind}/{resource.owner.name}" if resource.owner else ""),
     ]
     for line in aligned([(f"{name}:", value) for name, value in facts if value]):
-        click.echo(line)
+        click.echo(harmless(line))
     _section("Annotations", as_yaml(meta.annotations) if meta.annotations else "")
     _section("Spec", as_yaml(resource.spec) if resource.spec else "")
     rest = {name: value for name, value in resource.status.items() if name != "conditions"}
@@ -108,7 +108,7 @@ def _section(title: str, text: str) -> None:
     if text:
         click.echo(f"{title}:")
         for line in text.rstrip("\n").splitlines():
-            click.echo(f"  {line}")
+            click.echo(f"  {harmless(line)}")
 
 
 def _change(item: JsonObject) -> tuple[str, ...]:

@@ -17,8 +17,12 @@ from transom.cli.common import (
 )
 from transom.cli.output import aligned, as_yaml, echo_json, echo_yaml, head_of, row_of
 from transom.client.hub import HubClient, WatchEvent
+from transom.model.errors import UnreachableError
 from transom.model.kinds import Kind
 from transom.model.resources import API_VERSION, Resource, to_json
+from transom.runtime.clock import SystemClock
+
+_AGAIN_SECONDS = 0.5
 
 
 @click.command("get")
@@ -64,11 +68,20 @@ async def _get(
 async def _follow(
     client: HubClient, kind: Kind, name: str, tenant: str, revision: str, selector: str, printer: "_Printer"
 ) -> None:
-    async with aclosing(client.watch(kind, tenant, revision, selector)) as events:
-        async for event in events:
-            if name in ("", event.object.metadata.name):
-                printer.changed(event)
-                sys.stdout.flush()
+    clock, told = SystemClock(), False
+    while True:
+        try:
+            async with aclosing(client.watch(kind, tenant, revision, selector)) as events:
+                async for event in events:
+                    told, revision = False, event.object.metadata.resource_version
+                    if name in ("", event.object.metadata.name):
+                        printer.changed(event)
+                        sys.stdout.flush()
+        except UnreachableError as error:
+            if not told:
+                click.echo(f"{error}; going on when it is back", err=True)
+            told = True
+            await clock.sleep(_AGAIN_SECONDS)
 
 
 class _Printer:

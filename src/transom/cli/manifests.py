@@ -1,5 +1,6 @@
 """The documents in the files that people apply: found, read, and told apart by number."""
 
+import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,14 @@ def _documents(file: str) -> list[tuple[int, str]]:
 
 def _value(text: str, place: str, line: int) -> Any:
     # What looks like JSON is read as JSON, whose texts and numbers YAML reads a little differently.
-    return read_json(text, place) if text.lstrip().startswith("{") else read_yaml(text, place, line)
+    if text.lstrip().startswith("{"):
+        try:
+            return read_json(text, place)
+        except InvalidError as error:
+            with contextlib.suppress(InvalidError):  # YAML has objects in braces, too
+                return read_yaml(text, place, line)
+            raise error from None
+    return read_yaml(text, place, line)
 
 
 def _manifest(place: str, value: Any) -> Manifest:

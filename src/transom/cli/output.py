@@ -16,12 +16,18 @@ _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60))
 
 def aligned(rows: Sequence[Sequence[str]], widths: Sequence[int] = ()) -> list[str]:
     """Rows as lines whose columns begin below each other, at least `widths` wide."""
+    rows = [[harmless(cell) for cell in row] for row in rows]
     columns = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     columns = [max(pair) for pair in zip(columns, widths or [0] * len(columns), strict=True)]
     return [
         "   ".join(cell.ljust(width) for cell, width in zip(row, columns, strict=True)).rstrip()
         for row in rows
     ]
+
+
+def harmless(text: str) -> str:
+    """`text` with what a terminal would act on written out: it may come from anyone's app."""
+    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
 
 
 def echo_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

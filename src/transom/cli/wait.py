@@ -17,7 +17,7 @@ from transom.cli.common import (
     tenant_option,
 )
 from transom.cli.exit_codes import REFUSED, TIMED_OUT
-from transom.cli.output import echo_json
+from transom.cli.output import echo_json, harmless
 from transom.client.hub import ApiError
 from transom.client.waiting import Missing, until_condition, until_deleted, wait_for
 from transom.model.kinds import Kind
@@ -80,7 +80,7 @@ async def _wait(
         nonlocal last, said
         last, line = text, text.partition("\n")[0]
         if line != said:
-            click.echo(f"waiting for {named}: {line}", err=True)
+            click.echo(f"waiting for {named}: {harmless(line)}", err=True)
         said = line
 
     async with way.connect() as client:
@@ -89,7 +89,7 @@ async def _wait(
                 tenant = await tenant_for(client, kind, tenant)
                 await wait_for(client, kind, name, tenant, missing, tell)
         except TimeoutError:
-            click.echo(f"error: {named}: the time is up after {seconds:g} s; {last}", err=True)
+            click.echo(f"error: {named}: the time is up after {seconds:g} s; {harmless(last)}", err=True)
             sys.exit(TIMED_OUT)
         except ApiError as error:
             click.echo(f"error: {named}: {error}", err=True)

@@ -16,7 +16,14 @@ from transom.hub.changes import Actor, Change, Held, Wanted, without_finalizer
 from transom.hub.store import Store
 from transom.logs.protocol import Entry, Log, TopicPartition
 from transom.logs.records import from_entry
-from transom.model.errors import InvalidError, NotFoundError, OutOfRangeError, Problem, VersionClashError
+from transom.model.errors import (
+    ForbiddenError,
+    InvalidError,
+    NotFoundError,
+    OutOfRangeError,
+    Problem,
+    VersionClashError,
+)
 from transom.model.kinds import REGION, Catalog, Kind
 from transom.model.names import Key
 from transom.model.records import Record
@@ -32,6 +39,10 @@ _BATCH = 1000
 
 REPORT_VERSION = "reportVersion"
 """The field of a status that holds the version of the report it came from."""
+
+
+_ORIGIN = "transom.dev/region"
+"""The label that names the region which brought a resource forth."""
 
 
 @dataclass
@@ -89,16 +100,17 @@ def change_for(record: Record, region: str, catalog: Catalog) -> Change:
     actor = Actor(REGION, f"{region}/{zone}" if zone else region)
     status = _status(record)
     if zone:
-        return Change(key, zone_reported(kind, record, zone, status), actor)
+        return Change(key, zone_reported(kind, record, zone, status, region), actor)
     return Change(key, originated(key, record, status, region), actor, outdated=_older_than(record.version))
 
 
-def zone_reported(kind: Kind, record: Record, zone: str, status: JsonObject) -> Wanted:
+def zone_reported(kind: Kind, record: Record, zone: str, status: JsonObject, region: str) -> Wanted:
     """One zone's part of the status of what its region was asked for."""
 
     def wanted(held: Held) -> Held:
         if held is None or not (record.deleted or held.metadata.uid == status.get("uid")):
             raise NotFoundError(f"{record.key} answers for a resource that is gone")
+        _require_own(region, kind.region_of(held) if kind.region_of else "", held)
         zones: dict[str, Any] = dict(held.status.get("zones", {}))
         reported = {**status, REPORT_VERSION: str(record.version)}
         if not _newer(reported, zones.get(zone, {}), record):
@@ -119,16 +131,24 @@ def originated(key: Key, record: Record, status: JsonObject, region: str) -> Wan
 
     def wanted(held: Held) -> Held:
         reported = {**status, REPORT_VERSION: str(record.version)}
+        if held is not None:
+            _require_own(region, held.metadata.labels.get(_ORIGIN, ""), held)
         if held is not None and not _newer(reported, held.status, record):
             return held
         if record.deleted:
             return None
         if held is not None:
             return held.with_status(reported)
-        meta = Metadata(name=key.name, namespace=key.namespace, labels={"transom.dev/region": region})
+        meta = Metadata(name=key.name, namespace=key.namespace, labels={_ORIGIN: region})
         return Resource(key.kind, meta, status=reported)
 
     return wanted
+
+
+def _require_own(region: str, owner: str, held: Resource) -> None:
+    """One writer: a region reports on its own things alone (invariant 6)."""
+    if region != owner:
+        raise ForbiddenError(f"region {region!r} may not report on {held.key}, which is that of {owner!r}")
 
 
 def _all_terminated(held: Resource, zones: Mapping[str, Any]) -> bool:

@@ -69,12 +69,17 @@ def creating(resource: Resource) -> Wanted:
 def replacing(resource: Resource) -> Wanted:
     """Replace spec, labels, annotations and finalizers.
 
-    With a `resourceVersion` in its metadata it must be the one held, else `ConflictError`. Status stays.
+    With a `resourceVersion` in its metadata it must be the one held, else `ConflictError`; so for one that
+    is being deleted. Status stays.
     """
 
     def wanted(held: Held) -> Held:
         held = _existing(resource.key, held)
         _expect(held, resource.metadata.resource_version, resource.metadata.uid)
+        if held.deleting:
+            raise ConflictError(
+                f"{resource.key} is being deleted; wait until it is gone, then declare it again"
+            )
         return msgspec.structs.replace(
             resource,
             metadata=msgspec.structs.replace(

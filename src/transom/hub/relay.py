@@ -15,8 +15,11 @@ from transom.hub.store import OutboxRow, Store
 from transom.links.positions import POSITIONS, position_message, read_position
 from transom.links.publish import SourcePosition
 from transom.logs.protocol import Log, Message, Topic
+from transom.runtime.clock import Clock
 from transom.runtime.steps import step
-from transom.runtime.telemetry import metrics
+from transom.runtime.telemetry import get_logger, metrics
+
+log_event = get_logger(__name__)
 
 CHANGES = Topic("changes", retention_seconds=7 * 86_400)
 
@@ -25,6 +28,22 @@ _BATCH = 1000
 _FORGET_EVERY = 1000
 
 _relayed = Counter("transom_relay_rows_total", "Outbox rows appended to the hub's log", registry=metrics)
+
+
+async def check_incarnation(store: Store, log: Log, clock: Clock) -> None:
+    """Begin a new epoch when the log knows more of the store than the store itself: it was restored.
+
+    What was lost had versions that new writes would get again. In a new epoch all that the store has is newer
+    than what anybody was told before.
+    """
+    held = await read_position(log, _LINK, SourcePosition)
+    if held is not None and held.epoch == store.epoch and held.revision > store.changed.value:
+        log_event.error(
+            "the store was restored from an older copy; a new epoch begins",
+            store_revision=store.changed.value,
+            log_revision=held.revision,
+        )
+        await store.begin_epoch(max(int(clock.wall()), store.epoch + 1))
 
 
 @dataclass

@@ -166,6 +166,12 @@ class Roads:
             for name, state in self._workers.states.items()
             if name in mine and state.state != "running"
         }
+        unknown = self.publisher.state.strangers
+        if unknown:
+            problems["sweep"] = (
+                f"{len(unknown)} resources of an earlier store of the hub are still in the region, "
+                f"{unknown[0]} among them; declare them again, or restore that store"
+            )
         return {**problems, **(self._heard.workers if self._heard else {})}
 
 

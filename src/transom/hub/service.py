@@ -11,14 +11,14 @@ from transom.hub.api import hub_api
 from transom.hub.config import HubConfig
 from transom.hub.controllers import Controller, ControllerRunner, check_controllers
 from transom.hub.network import RoadNetwork
-from transom.hub.relay import CHANGES, Relay
+from transom.hub.relay import CHANGES, Relay, check_incarnation
 from transom.hub.store import Store
 from transom.links.positions import POSITIONS
 from transom.logs.protocol import KeptLog
 from transom.logs.sqlite import SqliteLog
 from transom.model.kinds import Catalog
 from transom.runtime.clock import Clock, rfc3339
-from transom.runtime.http import serve
+from transom.runtime.http import check_free, serve
 from transom.runtime.processes import folder_held
 from transom.runtime.randomness import Randomness
 from transom.runtime.secret_files import ensure_secret, hash_secret
@@ -53,6 +53,7 @@ async def running_hub(
     Raises `InvalidError`, `NewerDataError`, `ExistsError` (its folder is in use) before anything was started.
     """
     check_controllers(catalog, controllers)
+    check_free(config.host, config.port)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(folder_held(config.data))
         admin_key_hash = hash_secret(ensure_secret(config.data / "admin.key"))
@@ -61,6 +62,7 @@ async def running_hub(
         log = await SqliteLog.open(config.data / "log.db", clock)
         stack.push_async_callback(log.close)
         await log.create([POSITIONS, CHANGES])
+        await check_incarnation(store, log, clock)
         group = await stack.enter_async_context(workers(clock, randomness))
         network = RoadNetwork(
             store, log, clock, randomness, config.link_keys, config.sweep_seconds, config.trust

@@ -159,6 +159,11 @@ class Store:
             self._region_levels[region].rise(committed.revision)
         return committed.outcomes
 
+    async def begin_epoch(self, epoch: int) -> None:
+        """Become a new incarnation: all that is published from now on is newer than all before."""
+        await self._writer.run(self._execute_write, update(counter).values(epoch=epoch))
+        self.epoch = epoch
+
     async def forget_outbox(self, upto: int) -> None:
         """Remove outbox rows up to revision `upto`: the log has them."""
         await self._writer.run(self._execute_write, delete(outbox).where(outbox.c.revision <= upto))

@@ -19,6 +19,7 @@ from transom.logs.partitioner import partition_for
 from transom.logs.protocol import Fence, Log, Message, TopicPartition
 from transom.logs.records import to_message
 from transom.logs.rules import payload_bytes
+from transom.model.errors import ConflictError, UnknownTopicError
 from transom.model.records import Record
 from transom.runtime.clock import Clock
 from transom.runtime.randomness import Randomness
@@ -30,6 +31,8 @@ log_event = get_logger(__name__)
 
 SWEEP_SECONDS = 600.0
 _BATCH = 500
+_LOOK_SECONDS = 5.0
+"""How often an idle publisher looks whether its topic is still the one it published to."""
 _PART_BYTES = 8 << 20
 """Well below what a log takes at once (`logs.rules.BATCH_BYTES_MAX`)."""
 
@@ -88,6 +91,7 @@ class SourcePosition(msgspec.Struct, frozen=True):
 class PublishState:
     """What a publisher can say of itself; `last_sweep` is wall seconds, 0 for never.
 
+    `strangers` are rows that the last sweep found from an earlier epoch of the source, and left alone.
     Everything up to `revision` of the source is published; `ends` are the topic's ends since.
     """
 
@@ -95,6 +99,7 @@ class PublishState:
     ends: dict[int, int] = field(default_factory=dict[int, int])
     last_sweep: float = 0.0
     differences_found: int = 0
+    strangers: list[str] = field(default_factory=list[str])
 
 
 @dataclass
@@ -118,6 +123,7 @@ class Publisher:
         held = await read_position(self.target, self.link, SourcePosition)
         known = held is not None and held.epoch == self.source.epoch
         self.state.revision = held.revision if held and known else 0
+        topic_id = await self._topic_id()
         bounds = await self.target.bounds(self.topic)
         self.state.ends = {number: ends.end for number, ends in bounds.items()}
         # A source that lost its storage may not know of rows the region still has: look at once.
@@ -129,7 +135,14 @@ class Publisher:
                 await self.sweep(fence)
                 next_sweep = self.clock.monotonic() + self._sweep_after()
                 continue
-            await self.source.changed.above(self.state.revision, next_sweep - now)
+            newest = await self.source.changed.above(
+                self.state.revision, min(next_sweep - now, _LOOK_SECONDS)
+            )
+            if newest <= self.state.revision and await self._topic_id() != topic_id:
+                # Its storage was lost while there was nothing to publish.
+                raise ConflictError(
+                    f"topic {self.topic!r} of {self.link!r} was made anew: all is published again"
+                )
 
     async def sweep(self, fence: Fence) -> int:
         """Compare the source with the region's table and mend what differs; returns how many rows did."""
@@ -139,6 +152,11 @@ class Publisher:
         after = {TopicPartition(self.topic, number): end for number, end in self.state.ends.items()}
         sweeper = Sweeper(self.link, self.target, self.table, self.randomness)
         repairs = await sweeper.repairs(snapshot.records, snapshot.revision, self.source.epoch, after, fence)
+        self.state.strangers = sweeper.strangers
+        if sweeper.strangers:
+            log_event.error(
+                "a region has what its source never had", link=self.link, keys=sweeper.strangers[:20]
+            )
         if repairs:
             # What changed since the snapshot is on its way by itself, or there already.
             since = await self.source.changes(snapshot.revision, _BATCH)
@@ -150,6 +168,12 @@ class Publisher:
         self.state.differences_found += len(repairs)
         self.state.last_sweep = self.clock.wall()
         return len(repairs)
+
+    async def _topic_id(self) -> str:
+        topics = await self.target.topics()
+        if self.topic not in topics:
+            raise UnknownTopicError(self.topic)
+        return topics[self.topic].topic_id
 
     async def _drain(self, fence: Fence) -> None:
         """Publish what the source has changed."""

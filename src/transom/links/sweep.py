@@ -5,7 +5,7 @@ after it and are left alone. Source of the idea: anti-entropy with hash trees (D
 """
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from transom.logs.protocol import Fence, Log, TopicPartition
 from transom.model.errors import UnreachableError
@@ -35,9 +35,11 @@ def differences(
 ) -> list[Record]:
     """What must be appended so that a table holding `held` agrees with `source` as it was at `revision`.
 
-    A row that the table lacks, or has older, is appended as it is; one that the source does not have gets a
-    delete marker at `revision`. A row that the table has at the same version with other bytes cannot be
-    mended by appending (no table takes it): it is said and left to a person.
+    A row that the table lacks, or has older, is appended as it is; one that the source does not have any more
+    gets a delete marker at `revision`. One that the source never had, because it is of another epoch of its
+    storage, is left alone: a source that lost its rows must not take them from the regions (`strangers`;
+    invariant 5, absence is never a delete). A row that the table has at the same version with other bytes
+    cannot be mended by appending (no table takes it): it is said and left to a person.
     """
     rows = {row.key: row for row in held}
     wanted: set[str] = set()
@@ -55,21 +57,28 @@ def differences(
                 hint="its disk is damaged: stop the region, remove this table's file, start it again",
             )
     for row in held:
-        if row.key not in wanted and row.version < Version(epoch, revision + 1, ""):
+        if row.key not in wanted and row.version.epoch == epoch and row.version.counter <= revision:
             # Above every version of the row there was, below every one there can be.
             marker = Version(epoch, revision, f"{row.version.origin}~sweep")
             repairs.append(Record(row.key, marker, b"{}", deleted=True))
     return repairs
 
 
+def strangers(source: Sequence[Record], epoch: int, held: Sequence[RowVersion]) -> list[str]:
+    """The keys of rows that a table holds from an earlier epoch of the source, unknown to it now."""
+    known = {record.key for record in source}
+    return [row.key for row in held if row.key not in known and row.version.epoch < epoch]
+
+
 @dataclass
 class Sweeper:
-    """Asks the answerer of one table, over the region's log."""
+    """Asks the answerer of one table, over the region's log; `strangers` are those found on the way."""
 
     link: str
     target: Log
     table: str
     randomness: Randomness
+    strangers: list[str] = field(default_factory=list[str])
 
     async def repairs(
         self,
@@ -89,6 +98,7 @@ class Sweeper:
             held = [row async for a in self._ask(reached, wanted, fence) for row in a.rows]
             mine = [record for record in source if bucket_of(record.key) in wanted]
             found.extend(differences(mine, revision, epoch, held))
+            self.strangers.extend(strangers(mine, epoch, held))
         return found
 
     async def _ask(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from transom.logs.partitioner import partition_for
 from transom.logs.protocol import SECOND, Entry, Fence, Message, Topic, TopicPartition
-from transom.model.errors import FencedError, InvalidError, OutOfRangeError, Problem
+from transom.model.errors import ConflictError, FencedError, InvalidError, OutOfRangeError, Problem
 
 MEBIBYTE = 1 << 20
 ENTRY_BYTES_MAX = MEBIBYTE
@@ -127,7 +127,12 @@ def check_truncation(at: TopicPartition, before: int, start: int, end: int) -> N
 
 
 def check_fence(fence: Fence | None, held: int | None) -> None:
-    """Raises `FencedError` unless `held`, the newest token under the fence's name, is the fence's own."""
+    """Raises `FencedError` unless `held`, the newest token under the fence's name, is the fence's own.
+
+    A log that never gave the name out was made anew since: `ConflictError`, take it again.
+    """
+    if fence is not None and held is None:
+        raise ConflictError(f"this log knows no fence {fence.name!r}: it was made anew; take the fence again")
     if fence is not None and fence.token != held:
         raise FencedError(
             f"fence {fence.name!r} has gone to token {held}, this writer has {fence.token}: "

@@ -87,8 +87,8 @@ async def _an_instance(hub: HubClient) -> tuple[str, int]:
     """
     async with aiohttp.ClientSession() as http:
         while True:
-            shown = (await hub.list_all(INSTANCE, _TENANT)).items
-            places = [f"http://{s['host']}:{s['port']}/" for s in (item.status for item in shown)]
+            shown = [item.status for item in (await hub.list_all(INSTANCE, _TENANT)).items]
+            places = [f"http://{s['host']}:{s['port']}/" for s in shown if s["app"] == _APP]
             try:
                 pids = [await _pid_at(http, place) for place in places]
             except (aiohttp.ClientError, TimeoutError):

@@ -27,7 +27,7 @@ from transom.region.planning import Place, Planner
 from transom.region.reports import Reports
 from transom.region.topics import LINK_RIGHTS, TOPICS
 from transom.runtime.clock import Clock
-from transom.runtime.http import AsgiApp, Receive, Scope, Send, serve
+from transom.runtime.http import AsgiApp, Receive, Scope, Send, check_free, serve
 from transom.runtime.processes import folder_held
 from transom.runtime.randomness import Randomness
 from transom.runtime.tasks import Workers, workers
@@ -53,6 +53,7 @@ async def running_region(
     in use, the certificate cannot be read); inside an exception group when workers were running.
     """
     tls = tls_context(config)
+    check_free(config.host, config.port)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(folder_held(config.data))
         log = await SqliteLog.open(config.data / "log.db", clock)

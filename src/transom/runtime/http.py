@@ -44,6 +44,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def check_free(host: str, port: int) -> None:
+    """Raises `InvalidError` when `host` and `port` cannot be listened on now.
+
+    For whoever wants to know before making anything; `serve` refuses it in any case.
+    """
+    _listen(host, port).close()
+
+
 async def serve(
     app: AsgiApp,
     host: str,

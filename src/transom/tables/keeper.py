@@ -44,13 +44,6 @@ async def keep(table: Table, log: Log, topics: Sequence[str]) -> None:
         await apply_entries(table, entries, positions)
 
 
-async def catch_up(table: Table, log: Log, topics: Sequence[str]) -> None:
-    """Apply what the log holds now, and return."""
-    positions = await start_positions(table, log, topics)
-    while entries := await log.read(positions, most=_BATCH):
-        await apply_entries(table, entries, positions)
-
-
 async def start_positions(table: Table, log: Log, topics: Sequence[str]) -> dict[TopicPartition, int]:
     """Where to read on in each partition of `topics`: after what `table` holds, never below what is left."""
     held = await table.positions()

@@ -138,7 +138,8 @@ def fold(
     """The status of a Deployment: counts of all regions, what each says, and whether it is ready."""
     parts = {region: _region_part(target, children.get(region)) for region, target in wanted.items()}
     parts.update((region, _leaving_part(child)) for region, child in children.items() if region not in wanted)
-    missing = [region for region in deployment.spec["regions"] if region not in parts]
+    named = () if deployment.deleting else deployment.spec["regions"]
+    missing = [region for region in named if region not in parts]
     parts.update(
         (region, _part(0, 0, "NoSuchRegion", f"region {region!r} is not declared")) for region in missing
     )

@@ -1,0 +1,119 @@
+"""Storage that was lost or restored, at the hub or in a region: nothing is taken away, and all comes back."""
+
+import asyncio
+import contextlib
+import shutil
+import sqlite3
+
+from benchmarks.plant import DEPLOYMENT, REGION, TENANT, Plant, deployment, manifest
+
+SETTINGS = 'log_level = "warning"'
+WEB = "RegionalDeployment/acme/web.eu"
+
+
+def plant_in(folder):
+    return Plant(folder, ["eu"], {"a": "null"}, SETTINGS)
+
+
+async def until_ready(hub, name):
+    async with asyncio.timeout(60):
+        async for event in hub.watch(DEPLOYMENT, "acme"):
+            condition = event.object.condition("Ready")
+            if event.object.metadata.name == name and condition and condition.status == "True":
+                return
+
+
+def held_in(plant):
+    """The live rows of the region's table, from its file."""
+    with contextlib.closing(sqlite3.connect(plant.regions["eu"].folder / "data" / "desired.db")) as db:
+        return {key for (key,) in db.execute("SELECT key FROM rows WHERE NOT deleted")}
+
+
+async def restarted(part):
+    part.start()
+    await part.ready()
+
+
+def remove(folder, pattern):
+    for file in list(folder.glob(pattern)):
+        if file.is_file():
+            file.unlink()
+
+
+async def test_a_hub_that_lost_its_store_takes_nothing_from_the_regions(tmp_path):
+    plant = plant_in(tmp_path)
+    part = plant.regions["eu"]
+    async with plant.running() as hub:
+        await hub.apply(DEPLOYMENT, deployment("web", ["eu"]), "acme")
+        await until_ready(hub, "web")
+        plant.hub.kill()
+        remove(plant.hub.folder / "data", "store.db*")
+        await restarted(plant.hub)
+        await hub.apply(TENANT, manifest("Tenant", {"name": "acme"}))
+        spec = {"log": f"http://127.0.0.1:{part.port}", "zones": [{"name": "a", "driver": "null"}]}
+        await hub.apply(REGION, manifest("Region", {"name": "eu"}, spec))
+        async with asyncio.timeout(60):
+            while not any(WEB in road["problems"].get("sweep", "") for road in await hub.regions()):
+                await asyncio.sleep(0.05)
+        assert held_in(plant) == {WEB}
+        await hub.apply(DEPLOYMENT, deployment("web", ["eu"]), "acme")
+        await until_ready(hub, "web")
+        assert held_in(plant) == {WEB}
+
+
+async def test_a_hub_with_an_older_copy_of_its_store_is_heard_by_the_regions(tmp_path):
+    plant = plant_in(tmp_path)
+    data, copy = plant.hub.folder / "data", tmp_path / "copy"
+    async with plant.running() as hub:
+        await hub.apply(DEPLOYMENT, deployment("web", ["eu"]), "acme")
+        await until_ready(hub, "web")
+        plant.hub.kill()
+        copy.mkdir()
+        for file in data.glob("store.db*"):
+            shutil.copy2(file, copy)
+        await restarted(plant.hub)
+        for number in range(5):
+            await hub.apply(DEPLOYMENT, deployment("lost", ["eu"], version=str(number)), "acme")
+        await until_ready(hub, "lost")
+        plant.hub.kill()
+        remove(data, "store.db*")
+        for file in copy.iterdir():
+            shutil.copy2(file, data)
+        await restarted(plant.hub)
+        await hub.apply(DEPLOYMENT, deployment("web", ["eu"], version="2"), "acme")
+        await hub.apply(DEPLOYMENT, deployment("new", ["eu"]), "acme")
+        await until_ready(hub, "new")
+        await until_ready(hub, "web")
+        assert (await hub.get(DEPLOYMENT, "web", "acme")).spec["version"] == "2"
+        assert "RegionalDeployment/acme/lost.eu" in held_in(plant)  # nobody asked for it to go
+
+
+async def test_a_region_that_lost_everything_gets_everything_again(tmp_path):
+    plant = plant_in(tmp_path)
+    part = plant.regions["eu"]
+    async with plant.running() as hub:
+        await hub.apply(DEPLOYMENT, deployment("web", ["eu"]), "acme")
+        await until_ready(hub, "web")
+        part.kill()
+        remove(part.folder / "data", "*.db*")
+        await restarted(part)  # and nothing changes at the hub
+        async with asyncio.timeout(60):
+            while held_in(plant) != {WEB}:
+                await asyncio.sleep(0.05)
+        await hub.apply(DEPLOYMENT, deployment("web", ["eu"], version="2"), "acme")
+        await until_ready(hub, "web")
+        assert not (await hub.regions())[0]["problems"]
+
+
+async def test_a_region_that_lost_everything_is_told_the_next_change_as_well(tmp_path):
+    plant = plant_in(tmp_path)
+    part = plant.regions["eu"]
+    async with plant.running() as hub:
+        await hub.apply(DEPLOYMENT, deployment("web", ["eu"]), "acme")
+        await until_ready(hub, "web")
+        part.kill()
+        remove(part.folder / "data", "*.db*")
+        await restarted(part)
+        await hub.apply(DEPLOYMENT, deployment("other", ["eu"]), "acme")  # before anything was noticed
+        await until_ready(hub, "other")
+        assert held_in(plant) == {WEB, "RegionalDeployment/acme/other.eu"}
