@@ -120,10 +120,9 @@ class Log(Protocol):
     async def append(self, batch: Sequence[Message], *, fence: Fence | None = None) -> Sequence[int]:
         """Append all of `batch` or nothing, in order; returns each entry's offset. On disk on return.
 
-        Raises `UnknownTopicError`, `FencedError` (someone took the fence's name since), `ConflictError` (the log
-        was made anew and knows no such fence: take it again), `InvalidError`
-        (a partition that does not exist, an entry over 1 MiB, a batch over 15 MiB, no key in a compacted
-        topic). Cancelling may leave the batch appended.
+        Raises `UnknownTopicError`, `FencedError` (someone took the fence's name since), `ConflictError` (the
+        log was made anew and knows no such fence: take it again), `InvalidError` (a partition that does not
+        exist, an entry over 1 MiB, a batch over 15 MiB, no key in a compacted topic). Cancelling may leave the batch appended.
         """
         ...
 
