@@ -122,7 +122,8 @@ class Log(Protocol):
 
         Raises `UnknownTopicError`, `FencedError` (someone took the fence's name since), `ConflictError` (the
         log was made anew and knows no such fence: take it again), `InvalidError` (a partition that does not
-        exist, an entry over 1 MiB, a batch over 15 MiB, no key in a compacted topic). Cancelling may leave the batch appended.
+        exist, an entry over 1 MiB, a batch over 15 MiB, no key in a compacted topic).
+        Cancelling may leave the batch appended.
         """
         ...
 
