@@ -34,6 +34,13 @@ async def restarted(part):
     await part.ready()
 
 
+async def disk_replaced(part):
+    """Kill a region, take everything that it kept, and start it again."""
+    part.kill()
+    remove(part.folder / "data", "*.db*")
+    await restarted(part)
+
+
 def remove(folder, pattern):
     for file in list(folder.glob(pattern)):
         if file.is_file():
@@ -94,9 +101,7 @@ async def test_a_region_that_lost_everything_gets_everything_again(tmp_path):
     async with plant.running() as hub:
         await hub.apply(DEPLOYMENT, deployment("web", ["eu"]), "acme")
         await until_ready(hub, "web")
-        part.kill()
-        remove(part.folder / "data", "*.db*")
-        await restarted(part)  # and nothing changes at the hub
+        await disk_replaced(part)  # and nothing changes at the hub
         async with asyncio.timeout(60):
             while held_in(plant) != {WEB}:
                 await asyncio.sleep(0.05)
@@ -111,9 +116,7 @@ async def test_a_region_that_lost_everything_is_told_the_next_change_as_well(tmp
     async with plant.running() as hub:
         await hub.apply(DEPLOYMENT, deployment("web", ["eu"]), "acme")
         await until_ready(hub, "web")
-        part.kill()
-        remove(part.folder / "data", "*.db*")
-        await restarted(part)
+        await disk_replaced(part)
         await hub.apply(DEPLOYMENT, deployment("other", ["eu"]), "acme")  # before anything was noticed
         await until_ready(hub, "other")
         assert held_in(plant) == {WEB, "RegionalDeployment/acme/other.eu"}

@@ -7,7 +7,8 @@ import pytest
 from transom.model.errors import InvalidError
 from transom.processes.region import region_config
 from transom.region.config import RegionConfig, ZoneConfig
-from transom.region.service import tls_context, workloads
+from transom.region.service import workloads
+from transom.runtime.http import server_tls
 
 HASH = "a" * 64
 
@@ -57,4 +58,4 @@ def test_a_certificate_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     missing = tmp_path / "cert.pem"
     config = RegionConfig(name="eu", link_key_hash=HASH, tls_cert=missing, tls_key=missing)
     with pytest.raises(InvalidError, match="tls_cert"):
-        tls_context(config)
+        server_tls(config.name, config.tls_cert, config.tls_key)

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from transom.hub.api import hub_api
 from transom.hub.config import HubConfig
@@ -18,7 +16,7 @@ from transom.logs.protocol import KeptLog
 from transom.logs.sqlite import SqliteLog
 from transom.model.kinds import Catalog
 from transom.runtime.clock import Clock, rfc3339
-from transom.runtime.http import check_free, serve
+from transom.runtime.http import check_free, serve, server_tls
 from transom.runtime.processes import folder_held
 from transom.runtime.randomness import Randomness
 from transom.runtime.secret_files import ensure_secret, hash_secret
@@ -77,21 +75,12 @@ async def running_hub(
         api = hub_api(
             store, admin_key_hash=admin_key_hash, roads=network, states=group.states.values, clock=clock
         )
-        tls = server_tls(config.tls_cert, config.tls_key)
+        tls = server_tls("configuration of the hub", config.tls_cert, config.tls_key)
         async with asyncio.TaskGroup() as server:
             # Not a supervised worker: a hub that cannot be reached must say so and end.
             serving = server.create_task(serve(api, config.host, config.port, tls=tls, ready=ready))
             yield Hub(store, log, network, runners, group)
             serving.cancel()
-
-
-def server_tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    """The server side of TLS with this certificate and key; None without them."""
-    if cert is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
-    return context
 
 
 async def _keep_tidy(

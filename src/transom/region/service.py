@@ -6,14 +6,12 @@ left running (invariant 5).
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 
 from transom.logs.protocol import KeptLog
 from transom.logs.server import log_server
 from transom.logs.sqlite import SqliteLog
-from transom.model.errors import InvalidError, Problem
 from transom.model.resources import to_json
 from transom.model.roads import DESIRED, DESIRED_TABLE
 from transom.region.agent import Agent
@@ -27,7 +25,7 @@ from transom.region.planning import Place, Planner
 from transom.region.reports import Reports
 from transom.region.topics import LINK_RIGHTS, TOPICS
 from transom.runtime.clock import Clock
-from transom.runtime.http import AsgiApp, Receive, Scope, Send, check_free, serve
+from transom.runtime.http import AsgiApp, Receive, Scope, Send, check_free, serve, server_tls
 from transom.runtime.processes import folder_held
 from transom.runtime.randomness import Randomness
 from transom.runtime.tasks import Workers, workers
@@ -52,7 +50,7 @@ async def running_region(
     Raises `ExistsError` (another process has the data folder), `NewerDataError`, `InvalidError` (the port is
     in use, the certificate cannot be read); inside an exception group when workers were running.
     """
-    tls = tls_context(config)
+    tls = server_tls(f"configuration of region {config.name}", config.tls_cert, config.tls_key)
     check_free(config.host, config.port)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(folder_held(config.data))
@@ -107,19 +105,6 @@ async def open_driver(
 def workloads(data: Path) -> Path:
     """Where a region's processes have their folders; see `drivers.process.stop_everything`."""
     return data / "workloads"
-
-
-def tls_context(config: RegionConfig) -> ssl.SSLContext | None:
-    """The server's certificate and key; None when there is none. Raises `InvalidError`."""
-    if config.tls_cert is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(config.tls_cert, config.tls_key)
-    except OSError as error:
-        problem = Problem("tls_cert", f"cannot be read as a certificate and its key: {error}")
-        raise InvalidError(f"configuration of region {config.name}", [problem]) from None
-    return context
 
 
 async def _clean(log: KeptLog, every_seconds: float, clock: Clock, randomness: Randomness) -> None:
