@@ -113,6 +113,12 @@ class UnreachableError(TransomError):
     advice = Advice.RETRY
 
 
+class SaturatedError(TransomError):
+    """Too much is waiting already, so this cannot be told now; it says nothing about what was asked."""
+
+    advice = Advice.RETRY
+
+
 class StorageFullError(TransomError):
     """The disk is full: the write was refused and nothing changed; free some room."""
 
