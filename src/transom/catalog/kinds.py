@@ -1,7 +1,10 @@
 """Every kind that ships, in one catalog."""
 
+from transom.catalog.api_key.kind import API_KEY
+from transom.catalog.context_control.kind import CONTEXT_FREEZE, CONTEXT_OVERRIDE
 from transom.catalog.deployment.kind import DEPLOYMENT, REGIONAL_DEPLOYMENT
 from transom.catalog.instance.kind import INSTANCE
+from transom.catalog.kafka_cluster.kind import KAFKA_CLUSTER
 from transom.catalog.region.kind import REGION
 from transom.catalog.tenant.kind import TENANT
 from transom.model.kinds import Catalog
@@ -9,4 +12,16 @@ from transom.model.kinds import Catalog
 
 def shipped() -> Catalog:
     """The catalog of the kinds that ship."""
-    return Catalog((TENANT, REGION, DEPLOYMENT, REGIONAL_DEPLOYMENT, INSTANCE))
+    return Catalog(
+        (
+            TENANT,
+            REGION,
+            API_KEY,
+            KAFKA_CLUSTER,
+            DEPLOYMENT,
+            REGIONAL_DEPLOYMENT,
+            INSTANCE,
+            CONTEXT_FREEZE,
+            CONTEXT_OVERRIDE,
+        )
+    )

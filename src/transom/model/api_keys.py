@@ -7,7 +7,6 @@ any other word. The key itself is shown once, where it was made; everything else
 
 import hashlib
 import re
-import secrets
 import zlib
 from collections.abc import Callable
 
@@ -20,8 +19,8 @@ _SHAPE = re.compile(rb"tsm_[0-9A-Za-z]{36}")
 _DIGITS = _ALPHABET.encode()
 
 
-def new_api_key(choose: Callable[[str], str] = secrets.choice) -> str:
-    """A new key; `choose` picks one of some characters (the machine's secure randomness by default)."""
+def new_api_key(choose: Callable[[str], str]) -> str:
+    """A new key; `choose` picks one of some characters: `runtime.randomness.choose_secret`, but for tests."""
     random = "".join(choose(_ALPHABET) for _ in range(_RANDOM_CHARACTERS))
     return f"{PREFIX}{random}{_checksum(random.encode()).decode()}"
 

@@ -8,6 +8,7 @@ in any module named in the configuration, as a list called `CONTEXTS`.
 Next on the data's way: `hub.contexts` builds, `links.publish` carries, `region.contexts` keeps.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import Any, ClassVar, Generic, TypeVar
@@ -26,7 +27,7 @@ EVERYWHERE: frozenset[str] = frozenset("*")
 """Every region there is, and those still to come."""
 
 
-class ContextKind(Generic[V]):
+class ContextKind(ABC, Generic[V]):
     """Base of every context kind.
 
     `name` stands first in the keys; `schema` is the version of the value's schema: raise it when `value` or
@@ -44,12 +45,12 @@ class ContextKind(Generic[V]):
         """The context's key: the kind's name, a slash, and what regions look it up by."""
         return f"{self.name}/{subject.metadata.namespace}/{subject.metadata.name}"
 
+    @abstractmethod
     def build(self, subject: Resource, tenant: Resource | None) -> V:
         """The value. Pure. Raises `InvalidError` (or `msgspec.ValidationError`) when there is no good one:
         then the region keeps the last good one. Nothing that `build` does deletes a context; only deleting
         the subject does.
         """
-        raise NotImplementedError
 
     def regions(self, subject: Resource, tenant: Resource | None) -> frozenset[str]:  # noqa: ARG002
         """The regions that need it, or `EVERYWHERE`: by default those of the tenant."""

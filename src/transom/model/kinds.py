@@ -52,6 +52,7 @@ class Kind:
     is published to. `references` names what must exist when a spec is written. `finalizers` are put on every
     new resource; the role named after the slash removes its own. `guards` is the column ("namespace" or
     "region") by which others depend on a resource of this kind: it cannot be deleted while they exist.
+    `check_update` names what is wrong with changing a spec from one value to another, each fit on its own.
     `fold_zones` makes one status of the statuses that a region's zones report.
     """
 
@@ -69,6 +70,7 @@ class Kind:
     region_of: Callable[[Resource], str] | None = None
     references: Callable[[Resource], Iterable[Key]] | None = None
     guards: str = ""
+    check_update: Callable[[Resource, Resource], Iterable[Problem]] | None = None
     fold_zones: Callable[[Resource, Mapping[str, JsonObject]], JsonObject] | None = None
 
     def parse(self, resource: Resource) -> Any:

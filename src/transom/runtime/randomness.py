@@ -29,3 +29,8 @@ class Randomness:
 def new_secret() -> str:
     """256 random bits, URL-safe; never seeded."""
     return secrets.token_urlsafe(_TOKEN_BYTES)
+
+
+def choose_secret(characters: str) -> str:
+    """One of `characters`, each as likely as the others, for secrets made of them; never seeded."""
+    return secrets.choice(characters)

@@ -1,0 +1,56 @@
+"""What a KafkaCluster is."""
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
+
+from transom.catalog.rules import RegionNames, distinct, references_to_regions
+from transom.model.kinds import Column, Kind, Spec
+
+SERVERS_MAX = 64
+_PORT_MAX = 65_535
+
+
+def _server(text: str) -> str:
+    rule = f"{text!r} must be HOST:PORT, an IPv6 address in brackets"
+    try:
+        parts = urlsplit(f"//{text}")
+        port = parts.port
+    except ValueError:
+        raise ValueError(rule) from None
+    if not parts.hostname or not port or parts.netloc != text or "@" in text or not text.isascii():
+        raise ValueError(rule)
+    return text
+
+
+Servers = Annotated[
+    list[Annotated[str, Field(max_length=261, pattern=r"^\S+\z"), AfterValidator(_server)]],
+    Field(min_length=1, max_length=SERVERS_MAX),
+    AfterValidator(distinct),
+]
+
+
+class KafkaClusterSpec(Spec):
+    """Where a cluster is and how to speak to it. `regions` are those that know of it; its tenant's when it is
+    left out.
+    """
+
+    title: str = Field(default="", max_length=200)
+    bootstrap_servers: Servers
+    security: Literal["plaintext", "tls"] = "tls"
+    regions: RegionNames | None = None
+
+
+KAFKA_CLUSTER = Kind(
+    name="KafkaCluster",
+    plural="kafkaclusters",
+    short_names=("kc",),
+    spec=KafkaClusterSpec,
+    references=references_to_regions,
+    columns=(
+        Column("TITLE", lambda cluster: str(cluster.spec.get("title", ""))),
+        Column("SECURITY", lambda cluster: str(cluster.spec.get("security", ""))),
+        Column("SERVERS", lambda cluster: ",".join(cluster.spec.get("bootstrapServers", []))),
+    ),
+)

@@ -1,0 +1,50 @@
+"""Rules that the specs of several kinds share."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from transom.model.names import LABEL_RULE, Key, is_label
+from transom.model.resources import Resource
+from transom.model.times import read_time
+
+
+def distinct(names: list[str]) -> list[str]:
+    """The names. Raises `ValueError` when one stands twice."""
+    if len(set(names)) != len(names):
+        raise ValueError("a name stands twice")
+    return names
+
+
+def label(name: str) -> str:
+    """The name. Raises `ValueError` when it is no DNS label."""
+    if not is_label(name):
+        raise ValueError(f"{name!r} {LABEL_RULE}")
+    return name
+
+
+def time(text: str) -> str:
+    """The text. Raises `ValueError` when it is no time."""
+    read_time(text)
+    return text
+
+
+def _not_blank(names: list[str]) -> list[str]:
+    if not names:
+        raise ValueError("names no region; leave it out to mean every region")
+    return names
+
+
+LabelName = Annotated[str, AfterValidator(label)]
+Time = Annotated[str, AfterValidator(time)]
+RegionNames = Annotated[
+    list[LabelName], Field(max_length=1000), AfterValidator(_not_blank), AfterValidator(distinct)
+]
+"""At least one region: an empty list could be read as none and as all."""
+
+
+def references_to_regions(resource: Resource) -> Iterator[Key]:
+    """The regions that `spec.regions` names; they must exist."""
+    for region in resource.spec.get("regions", []):
+        yield Key("Region", "", region)
