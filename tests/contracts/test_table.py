@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -187,6 +188,32 @@ async def test_in_buckets_gives_the_live_rows_there(table: Table) -> None:
     assert await table.in_buckets([]) == []
 
 
+async def test_marks_are_kept_and_found_but_are_no_rows(table: Table) -> None:
+    await table.apply([record("a", 1), record("\x7f", 1), record("~canary/fast", 99)], {AT: 3})
+    assert await table.get("~canary/fast") == record("~canary/fast", 99)
+    assert [row.key for row in await table.scan()] == ["a", "\x7f"]
+    assert [row.key for row in await table.scan("~")] == ["~canary/fast"]
+    assert [row.key for row in await table.in_buckets(range(BUCKETS))] == ["a", "\x7f"]
+    assert (await table.digest()).buckets == digest_of([record("a", 1), record("\x7f", 1)])
+    assert await table.count() == 2
+    latest = await table.latest()
+    assert latest is not None
+    assert latest.key != "~canary/fast"
+
+
+async def test_count_goes_with_every_row_that_comes_and_goes(table: Table) -> None:
+    assert await table.count() == 0
+    await table.apply([record("a", 1), record("a", 2), record("b", 1), record("c", 1, deleted=True)], {})
+    assert await table.count() == 2
+    await table.apply([record("a", 3), record("b", 2, deleted=True), record("~c", 1), record("d", 1)], {})
+    assert await table.count() == 2
+    await table.apply([record("b", 1), record("c", 2), record("b", 3, deleted=True)], {})
+    assert await table.count() == 3
+    with pytest.raises(VersionClashError):
+        await table.apply([record("e", 1), record("a", 3, "other")], {})
+    assert await table.count() == len(await table.scan()) == 3
+
+
 # --- any order, any duplication, any replay: one table -------------------------------------------------
 
 KEYS = st.sampled_from(["a", "b", "c/1", "c/2", "\U0010ffff"])
@@ -230,10 +257,12 @@ def test_any_order_duplication_and_replay_gives_the_same_table(
                 await table.apply(rows, {AT: min(end, len(log))})
                 reached = max(reached, min(end, len(log)))
                 assert (await table.positions())[AT] == reached
+                assert await table.count() == len(await table.scan())
             await in_order.apply(log, {AT: len(log)})
             assert {key: await table.get(key) for key in newest} == newest
             live = sorted((row for row in newest.values() if not row.deleted), key=lambda row: row.key)
             assert await table.scan() == live
+            assert await table.count() == len(live)
             assert await table.digest() == await in_order.digest()
             latest = await table.latest()
             assert (latest and latest.version) == max((row.version for row in newest.values()), default=None)
@@ -256,6 +285,41 @@ async def test_a_table_is_what_it_was_after_a_restart(tmp_path: Path) -> None:
     assert await table.digest() == before
     assert await table.get("b") == record("b", 2, deleted=True)
     assert list(await table.apply([record("b", 1)], {AT: 1})) == []
+    await table.close()
+
+
+async def test_neither_an_apply_nor_a_get_waits_for_a_sweep(tmp_path: Path) -> None:
+    table = await SqliteTable.open(tmp_path / "table.db")
+    await table.apply([record("a", 1)], {AT: 1})
+    begun, let_go = threading.Event(), threading.Event()
+
+    def slow(db: sqlite3.Connection) -> list[str]:
+        before = [key for (key,) in db.execute("SELECT key FROM rows")]
+        begun.set()
+        let_go.wait(30)
+        assert before == [key for (key,) in db.execute("SELECT key FROM rows")]  # one snapshot
+        return before
+
+    sweep = asyncio.create_task(table._many.run(slow))
+    try:
+        assert await asyncio.to_thread(begun.wait, 20)
+        async with asyncio.timeout(20):
+            await table.apply([record("b", 1)], {AT: 2})
+            assert await table.get("b") == record("b", 1)
+            assert await table.positions() == {AT: 2}
+            assert await table.count() == 2
+        assert not sweep.done()
+    finally:
+        let_go.set()
+    assert await sweep == ["a"]
+    assert [row.key for row in await table.scan()] == ["a", "b"]
+    await table.close()
+
+
+async def test_who_reads_cannot_write(tmp_path: Path) -> None:
+    table = await SqliteTable.open(tmp_path / "table.db")
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        await table._many.run(lambda db: db.execute("DELETE FROM rows"))
     await table.close()
 
 

@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from transom.links.publish import Changes, Snapshot
+from transom.links.source import Changes
 from transom.logs.memory import MemoryLog
 from transom.logs.protocol import Entry, Log, TopicPartition
 from transom.logs.sqlite import SqliteLog
@@ -20,19 +20,19 @@ CLOCK = SystemClock()
 
 
 class MemorySource:
-    """`links.publish.Source` in a dict."""
+    """`links.source.Source` in a dict."""
 
     def __init__(self, epoch: int = 1) -> None:
         self.epoch = epoch
         self.changed = Level()
-        self.rows: dict[str, Record] = {}
+        self.held: dict[str, Record] = {}
 
     def put(self, key: str, value: str = "", *, deleted: bool = False) -> Record:
         revision = self.changed.value + 1
         row = Record(
             key, Version(self.epoch, revision, "hub"), (value or f"{key}@{revision}").encode(), deleted
         )
-        self.rows[key] = row
+        self.held[key] = row
         self.changed.rise()
         return row
 
@@ -40,17 +40,25 @@ class MemorySource:
         return self.put(key, "{}", deleted=True)
 
     def live(self) -> list[Record]:
-        return sorted((row for row in self.rows.values() if not row.deleted), key=lambda row: row.key)
+        return sorted((row for row in self.held.values() if not row.deleted), key=lambda row: row.key)
 
-    async def changes(self, after: int, most: int) -> Changes:
-        newer = [row for row in self.rows.values() if row.version.counter > after]
+    async def revision(self) -> int:
+        return self.changed.value
+
+    async def changes(self, after: int, most: int, *, every_lane: bool = False) -> Changes:
+        newer = [row for row in self.held.values() if row.version.counter > after]
         newer.sort(key=lambda row: row.version)
         if len(newer) < most:
             return Changes(newer, self.changed.value, more=False)
         return Changes(newer[:most], newer[most - 1].version.counter, more=True)
 
-    async def snapshot(self) -> Snapshot:
-        return Snapshot(self.live(), self.changed.value)
+    async def rows(self) -> AsyncIterator[Sequence[Record]]:
+        live = self.live()
+        for at in range(0, len(live), 7):
+            yield live[at : at + 7]
+
+    async def changed_since(self, keys: Collection[str], revision: int) -> set[str]:
+        return {key for key in keys if key in self.held and self.held[key].version.counter > revision}
 
 
 class AnswersLost:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from link_parts import CLOCK, AnswersLost, MemorySource, everything, log_of, running, texts
 
 from transom.links import sweep as sweep_module
+from transom.links import sweeping
+from transom.links.carrier import Carrier
 from transom.links.positions import POSITIONS, position_message, read_position
-from transom.links.publish import Publisher, Snapshot, SourcePosition, parts
-from transom.links.sweep import differences
+from transom.links.publish import Publisher, PublishState, SourcePosition, parts
+from transom.links.sweep import differences, in_groups
+from transom.links.sweeping import Sweeper
 from transom.logs.protocol import Fence, Log, Message, Topic, TopicPartition
 from transom.logs.records import from_entry
 from transom.logs.rules import BATCH_BYTES_MAX, ENTRY_BYTES_MAX
@@ -25,10 +28,10 @@ from transom.model.version import Version
 from transom.runtime.randomness import Randomness
 from transom.tables import sweeps
 from transom.tables.core import newest
-from transom.tables.digests import digest_of
+from transom.tables.digests import BUCKETS, digest_of
 from transom.tables.keeper import keep
 from transom.tables.memory import MemoryTable
-from transom.tables.sweeps import DIGESTS, SWEEPS, RowVersion, answer_sweeps
+from transom.tables.sweeps import BUCKETS_A_REQUEST_MAX, DIGESTS, SWEEPS, RowVersion, answer_sweeps
 
 TOPIC = Topic("desired", partitions=3, compact=True)
 SELDOM = 1e6
@@ -63,7 +66,7 @@ class Bench:
             source or self.source,
             self.log,
             TOPIC.name,
-            "desired",
+            lambda: ("desired",),
             CLOCK,
             Randomness(1),
             sweep_seconds,
@@ -111,7 +114,7 @@ async def test_a_storm_of_changes_costs_one_record_a_key(bench: Bench) -> None:
         bench.source.delete("k2")
         assert await bench.published(5) == ["k0@298", "k1@299", "k1@301", "k2@300", "{}"]
     entries = await everything(bench.log, TOPIC.name)
-    assert {from_entry(entry) for entry in entries} >= set(bench.source.rows.values())
+    assert {from_entry(entry) for entry in entries} >= set(bench.source.held.values())
 
 
 async def test_more_changes_than_a_batch_arrive_each_once(bench: Bench) -> None:
@@ -159,7 +162,7 @@ async def test_whenever_it_dies_after_an_append_each_record_is_there_once(bench:
         with pytest.raises(UnreachableError):
             await dying.publisher().run()
     # The position went with the records of each append: nothing is missing, and nothing comes again.
-    expected = sorted(row.value.decode() for row in bench.source.rows.values())
+    expected = sorted(row.value.decode() for row in bench.source.held.values())
     assert texts(await everything(bench.log, TOPIC.name)) == expected
 
 
@@ -225,19 +228,25 @@ async def test_a_position_that_is_none_is_refused(bench: Bench) -> None:
 # --- sweeps --------------------------------------------------------------------------------------------
 
 
+async def sweeper_of(bench: Bench) -> Sweeper:
+    """The sweeper of a publisher that does not run: a sweep publishes what is missing before it compares."""
+    publisher = bench.publisher()
+    carrier = Carrier(publisher.link, bench.log, TOPIC.name, publisher.lane, CLOCK, publisher.state)
+    await carrier.begin(bench.source.epoch)
+    return publisher.sweeper(carrier)
+
+
 @contextlib.asynccontextmanager
-async def swept(bench: Bench) -> AsyncIterator[tuple[Publisher, Fence]]:
-    """A publisher that has published everything, by hand, with the region listening."""
+async def swept(bench: Bench) -> AsyncIterator[tuple[Sweeper, PublishState]]:
+    """A sweeper that has found the table as the source is, with the region listening."""
     async with bench.region():
-        await bench.log.create([POSITIONS])
-        publisher = bench.publisher()
-        fence = await bench.log.take_fence(publisher.link)
-        publisher.state.ends = {n: ends.end for n, ends in (await bench.log.bounds(TOPIC.name)).items()}
-        await publisher.sweep(fence)
+        sweeper = await sweeper_of(bench)
+        await sweeper.sweep()
         await bench.applied()
         assert await bench.table.scan() == bench.source.live()
-        publisher.state.differences_found = 0
-        yield publisher, fence
+        state = sweeper.carrier.state
+        state.differences_found = 0
+        yield sweeper, state
 
 
 async def ends_of(log: Log, topic: str) -> list[int]:
@@ -248,15 +257,15 @@ async def test_a_sweep_of_equals_appends_nothing_to_the_topic(bench: Bench) -> N
     for number in range(50):
         bench.source.put(f"k{number}")
     bench.source.delete("k7")
-    async with swept(bench) as (publisher, fence):
+    async with swept(bench) as (sweeper, state):
         before = await ends_of(bench.log, TOPIC.name), await ends_of(bench.log, POSITIONS.name)
         asked = len(await everything(bench.log, SWEEPS.name))
-        publisher.state.last_sweep = 0.0
-        assert await publisher.sweep(fence) == 0
+        state.last_sweep = 0.0
+        assert await sweeper.sweep() == 0
         assert (await ends_of(bench.log, TOPIC.name), await ends_of(bench.log, POSITIONS.name)) == before
         assert len(await everything(bench.log, SWEEPS.name)) == asked + 1
-        assert publisher.state.last_sweep > 0
-        assert publisher.state.differences_found == 0
+        assert state.last_sweep > 0
+        assert state.differences_found == 0
 
 
 def _lose_a_row(bench: Bench) -> None:
@@ -281,48 +290,77 @@ async def test_a_sweep_mends_and_counts_each_kind_of_difference(bench: Bench, da
         bench.source.put(f"k{number}")
     bench.source.put("gone")
     bench.source.delete("gone")
-    async with swept(bench) as (publisher, fence):
+    async with swept(bench) as (sweeper, state):
         damage(bench)
         ends = sum(await ends_of(bench.log, TOPIC.name))
-        assert await publisher.sweep(fence) == 1
-        assert publisher.state.differences_found == 1
+        assert await sweeper.sweep() == 1
+        assert state.differences_found == 1
         await bench.applied()
         assert await bench.table.scan() == bench.source.live()
         assert sum(await ends_of(bench.log, TOPIC.name)) == ends + 1
-        assert await publisher.sweep(fence) == 0
+        assert await sweeper.sweep() == 0
 
 
 async def test_a_sweep_mends_everything_at_once(bench: Bench) -> None:
     for number in range(700):
         bench.source.put(f"k{number}")
-    async with swept(bench) as (publisher, fence):
+    async with swept(bench) as (sweeper, _):
         bench.table._rows.clear()
-        assert await publisher.sweep(fence) == 700
+        assert await sweeper.sweep() == 700
         await bench.applied()
         assert await bench.table.scan() == bench.source.live()
 
 
-async def test_what_changed_after_the_snapshot_is_left_alone(bench: Bench) -> None:
-    for number in range(5):
-        bench.source.put(f"k{number}")
+class Racing(MemorySource):
+    """A source in which something changes at the beginning and at the end of each look at its rows."""
 
-    class Racing(MemorySource):
-        async def snapshot(self) -> Snapshot:
-            taken = await super().snapshot()
-            self.put("k1", "newer")
-            self.put("new")
-            self.delete("k2")
-            self.put("new-too")  # the drain up to the snapshot takes all of these along
-            return taken
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.then = ["put k1", "put new", "del k2"], ["put k3", "put newer", "del k4", "del new"]
 
-    async with swept(bench) as (publisher, fence):
-        racing = Racing()
-        racing.rows, racing.changed = dict(bench.source.rows), bench.source.changed
-        racing.put("k0")
-        publisher.source = racing
-        assert await publisher.sweep(fence) == 0
+    async def rows(self) -> AsyncIterator[Sequence[Record]]:
+        self._change(self.first)
+        async for page in super().rows():
+            yield page
+        self._change(self.then)
+
+    def _change(self, todo: list[str]) -> None:
+        while todo:
+            what, _, key = todo.pop().partition(" ")
+            self.put(key, deleted=what == "del")
+
+
+@pytest.mark.parametrize("publishing", [False, True])
+async def test_what_changes_during_a_sweep_is_no_difference(bench: Bench, *, publishing: bool) -> None:
+    racing = Racing()
+    for number in range(20):
+        racing.put(f"k{number}")
+    wanted = list(racing.first), list(racing.then)
+    racing.first, racing.then = [], []
+    bench.source = racing
+    async with swept(bench) as (sweeper, _):
+        racing.first, racing.then = wanted
+        if publishing:
+            # What is changed at the beginning is in the table before it says its digest.
+            drain = sweeper.drain
+
+            class Passing(Racing):
+                async def rows(self) -> AsyncIterator[Sequence[Record]]:
+                    async for page in super().rows():
+                        yield page
+                        await drain()
+
+            racing.__class__ = Passing
+        before = len(await everything(bench.log, TOPIC.name))
+        assert await sweeper.sweep() == 0
+        assert not racing.then
+        await sweeper.drain()
         await bench.applied()
         assert await bench.table.scan() == racing.live()
+        # Each change went once; nothing was sent because of the sweep.
+        sent = [from_entry(entry) for entry in (await everything(bench.log, TOPIC.name))]
+        assert len(sent) > before
+        assert len({(row.key, row.version) for row in sent}) == len(sent)
 
 
 async def test_an_answer_waits_until_the_table_has_read_far_enough() -> None:
@@ -349,13 +387,31 @@ async def test_sweeps_come_by_themselves(bench: Bench) -> None:
         assert publisher.state.last_sweep > 0
 
 
-async def test_nobody_answering_is_an_error_that_is_retried(bench: Bench, monkeypatch) -> None:
-    monkeypatch.setattr(sweep_module, "_ANSWER_SECONDS", 0.05)
+async def test_nobody_answering_is_said_and_tried_again_while_publishing_goes_on(
+    bench: Bench, monkeypatch
+) -> None:
+    monkeypatch.setattr(sweep_module, "_ANSWER_SECONDS", 0.02)
+    monkeypatch.setattr(sweeping, "_AGAIN_SECONDS", 0.01)
+    publisher = bench.publisher(sweep_seconds=0.01)
+    async with running(publisher.run()):
+        await everything(bench.log, SWEEPS.name, 3)
+        assert "is the region's process running" in publisher.state.sweep_problem
+        bench.source.put("a")
+        assert await bench.published(1) == ["a@1"]
+        monkeypatch.setattr(sweep_module, "_ANSWER_SECONDS", 20.0)
+        async with bench.region(), asyncio.timeout(20):
+            while publisher.state.sweep_problem:
+                await asyncio.sleep(0.01)
+        assert publisher.state.last_sweep > 0
+
+
+async def test_a_sweep_that_waits_for_an_answer_holds_nothing_up(bench: Bench) -> None:
     bench.source.put("a")
-    with pytest.raises(UnreachableError, match="is the region's process running"):
-        await bench.publisher(sweep_seconds=0.0).run()
-    # What was to be published was, all the same.
-    assert await bench.published(1) == ["a@1"]
+    publisher = bench.publisher(sweep_seconds=0.0)
+    async with running(publisher.run()):
+        await everything(bench.log, SWEEPS.name, 1)  # asked, and nobody will answer
+        bench.source.put("b")
+        assert await bench.published(2) == ["a@1", "b@2"]
 
 
 # --- the heart of a sweep, alone -----------------------------------------------------------------------
@@ -392,6 +448,27 @@ def test_other_bytes_at_the_same_version_are_left_to_a_person() -> None:
     damaged = Record("a", Version(1, 1, "hub"), b"goof")
     held = [RowVersion("a", damaged.version, damaged.fingerprint())]
     assert differences([row], 1, 1, held) == []
+
+
+def test_rows_beyond_the_revision_are_on_their_way_and_left_alone() -> None:
+    newer = [Record(key, Version(1, 11, "hub"), b"newer") for key in ("a", "b", "c")]
+    held = [
+        RowVersion("a", Version(1, 3, "hub"), b""),
+        RowVersion("b", Version(1, 12, "hub"), b""),
+        RowVersion("d", Version(1, 12, "hub"), b""),
+    ]
+    assert differences(newer, 10, 1, held) == []
+    assert [row.key for row in differences(newer, 11, 1, held)] == ["a", "c"]
+
+
+@given(st.dictionaries(st.integers(0, BUCKETS - 1), st.integers(0, 40_000), max_size=200))
+def test_buckets_are_asked_for_in_groups_of_bounded_size(rows: dict[int, int]) -> None:
+    counts = [rows.get(bucket, 0) for bucket in range(BUCKETS)]
+    groups = list(in_groups(sorted(rows), counts))
+    assert [bucket for group in groups for bucket in group] == sorted(rows)
+    for group in groups:
+        assert 0 < len(group) <= BUCKETS_A_REQUEST_MAX
+        assert len(group) == 1 or sum(counts[bucket] for bucket in group) <= sweep_module._ROWS_A_REQUEST
 
 
 def test_rows_of_a_later_epoch_are_left_alone() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from transom.model.errors import InvalidError
 from transom.runtime.clock import ManualClock, SystemClock, timestamp
-from transom.runtime.config import Config, beside, load
+from transom.runtime.config import Config, load
 from transom.runtime.randomness import Randomness, new_secret
 from transom.runtime.secret_files import ensure_secret, hash_secret, matches, read_secret, write_private
 from transom.runtime.telemetry import blank_secrets
@@ -37,7 +37,7 @@ def test_a_configuration_is_read_and_frozen(tmp_path: Path) -> None:
     file = tmp_path / "part.toml"
     file.write_text('name = "hub"\n[[links]]\nurl = "http://x"\nport = 1\n')
     held = load(file, Part)
-    assert held == Part(name="hub", links=(Link(url="http://x", port=1),))
+    assert held == Part(name="hub", links=(Link(url="http://x", port=1),), folder=tmp_path / "data")
     with pytest.raises(ValueError, match="frozen"):
         held.name = "other"  # type: ignore[misc]
 
@@ -73,8 +73,14 @@ def test_a_file_that_cannot_be_read_is_one_clear_mistake(content: bytes | str | 
 
 
 def test_relative_paths_begin_beside_the_file(tmp_path: Path) -> None:
-    assert beside(tmp_path / "a" / "hub.toml", Path("data")) == tmp_path / "a" / "data"
-    assert beside(tmp_path / "hub.toml", Path("/elsewhere")) == Path("/elsewhere")
+    class Paths(Config):
+        data: Path
+        key: Path | None = None
+        other: Path | None = None
+
+    file = tmp_path / "part.toml"
+    file.write_text('data = "data"\nkey = "/elsewhere"\n')
+    assert load(file, Paths) == Paths(data=tmp_path / "data", key=Path("/elsewhere"))
 
 
 # --- secret files --------------------------------------------------------------------------------------

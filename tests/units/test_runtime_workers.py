@@ -8,7 +8,7 @@ import pytest
 from transom.model.errors import BrokenInvariantError, ForbiddenError, NewerDataError, UnreachableError
 from transom.runtime.clock import ManualClock
 from transom.runtime.randomness import Randomness
-from transom.runtime.tasks import workers
+from transom.runtime.tasks import to_its_end, workers
 
 
 async def spin() -> None:
@@ -176,3 +176,36 @@ async def test_a_worker_that_served_well_begins_its_backoff_anew(clock: ManualCl
         failing.set()
         await spin()
         assert delays[-1] <= 0.05
+
+
+async def test_what_must_come_to_its_end_does_so_however_often_its_caller_is_cancelled() -> None:
+    go, order = asyncio.Event(), []
+
+    async def both_halves() -> None:
+        order.append("first")
+        await go.wait()
+        order.append("second")
+        raise ValueError("said to nobody: the caller left")
+
+    calling = asyncio.create_task(to_its_end(both_halves()))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        calling.cancel()
+    await asyncio.sleep(0)
+    assert not calling.done()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    assert order == ["first", "second"]
+
+
+async def test_what_comes_to_its_end_uncut_answers_as_it_is() -> None:
+    async def answer(value: int) -> int:
+        if not value:
+            raise ValueError("none")
+        return value
+
+    assert await to_its_end(answer(3)) == 3
+    with pytest.raises(ValueError, match="none"):
+        await to_its_end(answer(0))

@@ -7,10 +7,11 @@ from link_parts import CLOCK, running
 
 from transom.logs.memory import MemoryLog
 from transom.logs.protocol import Message, Topic, TopicPartition
-from transom.logs.records import to_message
+from transom.logs.records import from_entry, to_message
+from transom.model.errors import InvalidError, Problem
 from transom.model.records import Record
 from transom.model.version import Version
-from transom.tables.keeper import keep
+from transom.tables.keeper import apply_entries, keep
 from transom.tables.memory import MemoryTable
 
 TOPIC = "desired"
@@ -56,3 +57,65 @@ async def test_what_was_removed_below_the_start_is_passed_over(log):
     async with running(keep(table, log, [TOPIC])):
         await read_upto(table, 5)
     assert await table.scan() == [record("a", 5)]
+
+
+async def test_what_the_door_refuses_is_left_out_alone_and_told(log):
+    table = MemoryTable()
+    refused = []
+
+    def door(entry):
+        found = from_entry(entry)
+        if found.value == b"2":
+            raise InvalidError("record", [Problem("", "not today")])
+        return found
+
+    def hear(entry, why):
+        refused.append((entry.key, entry.offset, why))
+
+    await log.append([to_message(TOPIC, record("a", number)) for number in (1, 2)])
+    await log.append([to_message(TOPIC, record("b", 3))])
+    async with running(keep(table, log, [TOPIC], read=door, refused=hear)):
+        await read_upto(table, 3)
+    assert await table.scan() == [record("a", 1), record("b", 3)]
+    assert refused == [(b"a", 1, "record is invalid: not today")]
+
+
+async def test_others_have_their_turn_while_a_large_batch_is_read(log):
+    table = MemoryTable()
+    turns = 0
+
+    async def other():
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    entries = [to_message(TOPIC, record(f"k{number}", 1)) for number in range(1900)]
+    await log.append(entries)
+    async with running(other()):
+        read = await log.read({AT: 0}, most=5000)
+        before = turns
+        await apply_entries(table, read, {})
+    assert turns - before >= 8
+    assert await table.count() == 1900
+
+
+async def test_it_takes_more_at_once_while_it_is_behind(log):
+    asked = []
+
+    class Asked:
+        def __getattr__(self, name):
+            return getattr(log, name)
+
+        async def read(self, positions, *, most, wait_seconds):
+            asked.append(most)
+            return await log.read(positions, most=most, wait_seconds=wait_seconds)
+
+    await log.append([to_message(TOPIC, record(f"k{number}", 1)) for number in range(30_000)])
+    table = MemoryTable()
+    async with running(keep(table, Asked(), [TOPIC])):
+        await read_upto(table, 30_000)
+        await log.append([to_message(TOPIC, record("more", 2))])
+        await read_upto(table, 30_001)
+    assert asked[:4] == [2000, 4000, 8000, 8000]
+    assert asked[-1] == 2000

@@ -1,19 +1,24 @@
-"""The publisher's side of a sweep: ask the region for digests, find the rows that differ, mend them.
+"""The publisher's side of a sweep: ask a region's tables for digests, find the rows that differ.
 
-`differences` is the pure heart. Rows that the region has at a version beyond the snapshot were published
-after it and are left alone. Source of the idea: anti-entropy with hash trees (Dynamo, 2007), one level deep.
+`differences` is the pure heart. The source is read page by page and summed, so a sweep of a million rows
+takes no more memory than one of ten. When a table agrees it says so in a hundred bytes; otherwise it says its
+digests, and the rows of the buckets that differ are compared one by one, some thousands at a time.
+Source of the idea: anti-entropy with hash trees (Dynamo, 2007), one level deep.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from transom.logs.protocol import Fence, Log, TopicPartition
+from transom.links.carrier import Carrier
+from transom.links.source import Source
+from transom.logs.protocol import TopicPartition
 from transom.model.errors import UnreachableError
 from transom.model.records import Record
 from transom.model.version import Version
+from transom.runtime.clock import Clock
 from transom.runtime.randomness import Randomness
 from transom.runtime.telemetry import get_logger
-from transom.tables.digests import bucket_of, differing, digest_of
+from transom.tables.digests import MARK, Sums, bucket_of, differing, summary_of
 from transom.tables.sweeps import (
     BUCKETS_A_REQUEST_MAX,
     DIGESTS,
@@ -27,25 +32,31 @@ from transom.tables.sweeps import (
 
 log_event = get_logger(__name__)
 
-_ANSWER_SECONDS = 30.0
+_ANSWER_SECONDS = 60.0
+"""A table of a million rows takes about ten seconds to sum, on a machine that has other things to do."""
+_ROWS_A_REQUEST = 32_768
+"""About how many rows are compared at once: what a sweep that finds differences keeps in memory."""
 
 
 def differences(
-    source: Sequence[Record], revision: int, epoch: int, held: Sequence[RowVersion]
+    source: Iterable[Record], revision: int, epoch: int, held: Sequence[RowVersion]
 ) -> list[Record]:
     """What must be appended so that a table holding `held` agrees with `source` as it was at `revision`.
 
     A row that the table lacks, or has older, is appended as it is; one that the source does not have any more
-    gets a delete marker at `revision`. One that the source never had, because it is of another epoch of its
-    storage, is left alone: a source that lost its rows must not take them from the regions (`strangers`;
-    invariant 5, absence is never a delete). A row that the table has at the same version with other bytes
-    cannot be mended by appending (no table takes it): it is said and left to a person.
+    gets a delete marker at `revision`. Rows of either side beyond `revision` are on their way and left alone.
+    One that the source never had, because it is of another epoch of its storage, is left alone: a source that
+    lost its rows must not take them from the regions (`strangers`; invariant 5, absence is never a delete). A
+    row that the table has at the same version with other bytes cannot be mended by appending (no table takes
+    it): it is said and left to a person.
     """
     rows = {row.key: row for row in held}
     wanted: set[str] = set()
     repairs: list[Record] = []
     for record in source:
         wanted.add(record.key)
+        if record.version.epoch == epoch and record.version.counter > revision:
+            continue
         row = rows.get(record.key)
         if row is None or row.version < record.version:
             repairs.append(record)
@@ -64,62 +75,103 @@ def differences(
     return repairs
 
 
-def strangers(source: Sequence[Record], epoch: int, held: Sequence[RowVersion]) -> list[str]:
+def strangers(source: Iterable[Record], epoch: int, held: Sequence[RowVersion]) -> list[str]:
     """The keys of rows that a table holds from an earlier epoch of the source, unknown to it now."""
     known = {record.key for record in source}
     return [row.key for row in held if row.key not in known and row.version.epoch < epoch]
 
 
-@dataclass
-class Sweeper:
-    """Asks the answerer of one table, over the region's log; `strangers` are those found on the way."""
+async def sums_of(source: Source, revision: int) -> Sums:
+    """The sums of a source's rows up to `revision`."""
+    sums = Sums()
+    async for page in source.rows():
+        for record in page:
+            if record.version.epoch < source.epoch or record.version.counter <= revision:
+                sums.add(record)
+    return sums
 
-    link: str
-    target: Log
-    table: str
+
+def in_groups(buckets: Sequence[int], counts: Sequence[int]) -> Iterator[list[int]]:
+    """`buckets` in groups of about `_ROWS_A_REQUEST` rows, given how many rows each bucket has."""
+    group: list[int] = []
+    rows = 0
+    for bucket in buckets:
+        if group and (len(group) == BUCKETS_A_REQUEST_MAX or rows + counts[bucket] > _ROWS_A_REQUEST):
+            yield group
+            group, rows = [], 0
+        group.append(bucket)
+        rows += counts[bucket]
+    if group:
+        yield group
+
+
+@dataclass
+class Sweep:
+    """One sweep of one link: what its source has at `revision`, compared with each table behind it.
+
+    `after` is how far a table must have read to be compared. `strangers` are those found on the way.
+    """
+
+    source: Source
+    carrier: Carrier
+    revision: int
+    after: Mapping[TopicPartition, int]
+    clock: Clock
     randomness: Randomness
     strangers: list[str] = field(default_factory=list[str])
+    _sums: Sums | None = None
 
-    async def repairs(
-        self,
-        source: Sequence[Record],
-        revision: int,
-        epoch: int,
-        after: Mapping[TopicPartition, int],
-        fence: Fence,
-    ) -> list[Record]:
-        """What must be appended to make the table agree. Raises `UnreachableError` when nobody answers."""
-        reached = {partition_name(at): offset for at, offset in after.items() if offset}
-        digests = [a.digests async for a in self._ask(reached, (), fence)][-1]
-        buckets = differing(digest_of(source), digests)
-        found: list[Record] = []
-        for at in range(0, len(buckets), BUCKETS_A_REQUEST_MAX):
-            wanted = frozenset(buckets[at : at + BUCKETS_A_REQUEST_MAX])
-            held = [row async for a in self._ask(reached, wanted, fence) for row in a.rows]
-            mine = [record for record in source if bucket_of(record.key) in wanted]
-            found.extend(differences(mine, revision, epoch, held))
-            self.strangers.extend(strangers(mine, epoch, held))
-        return found
+    async def repairs(self, table: str) -> AsyncIterator[list[Record]]:
+        """What must be appended to make `table` agree, some thousand rows at a time.
+
+        Raises `UnreachableError` when nobody answers.
+        """
+        if self._sums is None:
+            self._sums = await sums_of(self.source, self.revision)
+        mine = self._sums.digests()
+        answer = [answer async for answer in self._ask(table, (), summary_of(mine))][-1]
+        if answer.same:
+            return
+        for group in in_groups(differing(mine, answer.digests), self._sums.counts):
+            wanted = frozenset(group)
+            held = [row async for a in self._ask(table, wanted) for row in a.rows]
+            records = await self._rows_in(wanted)
+            self.strangers.extend(strangers(records, self.source.epoch, held))
+            yield differences(records, self.revision, self.source.epoch, held)
+
+    async def _rows_in(self, buckets: Collection[int]) -> list[Record]:
+        """The source's rows in some buckets, each once, in its newest state."""
+        found: dict[str, Record] = {}
+        async for page in self.source.rows():
+            for record in page:
+                if bucket_of(record.key) in buckets and not record.key.startswith(MARK):
+                    found[record.key] = record
+        return list(found.values())
 
     async def _ask(
-        self, after: Mapping[str, int], buckets: Collection[int], fence: Fence
+        self, table: str, buckets: Collection[int], expected: bytes = b""
     ) -> AsyncIterator[Answer]:
-        request = Request(self.randomness.uid(), self.table, dict(after), sorted(buckets))
+        after = {partition_name(at): offset for at, offset in self.after.items() if offset}
+        target = self.carrier.target
+        request = Request(self.randomness.uid(), table, after, sorted(buckets), expected)
         positions = {
             TopicPartition(DIGESTS.name, number): bounds.end
-            for number, bounds in (await self.target.bounds(DIGESTS.name)).items()
+            for number, bounds in (await target.bounds(DIGESTS.name)).items()
         }
-        await self.target.append([request_message(request)], fence=fence)
-        while entries := await self.target.read(positions, wait_seconds=_ANSWER_SECONDS):
-            for entry in entries:
+        await self.carrier.tell(request_message(request))
+        until = self.clock.monotonic() + _ANSWER_SECONDS
+        while (left := until - self.clock.monotonic()) > 0:
+            for entry in await target.read(positions, wait_seconds=left):
                 positions[entry.position] = entry.offset + 1
+                # Others ask over the same topics.
                 if entry.key != request.id.encode():
                     continue
                 answer = read_answer(entry)
                 yield answer
                 if answer.last:
                     return
+                until = self.clock.monotonic() + _ANSWER_SECONDS
         raise UnreachableError(
-            f"table {self.table!r} behind link {self.link!r} did not answer a sweep within "
+            f"table {table!r} behind link {self.carrier.link!r} did not answer a sweep within "
             f"{_ANSWER_SECONDS:.0f} s; is the region's process running?"
         )

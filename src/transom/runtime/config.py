@@ -23,7 +23,7 @@ C = TypeVar("C", bound=Config)
 
 
 def load(path: Path, schema: type[C]) -> C:
-    """Read `path` as `schema`. Relative paths in it mean "beside the file" (see `beside`).
+    """Read `path` as `schema`; relative paths in it begin at the file's folder, and are absolute here.
 
     Raises `InvalidError` that lists every mistake in the file.
     """
@@ -35,9 +35,13 @@ def load(path: Path, schema: type[C]) -> C:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidError(what, [Problem("", f"cannot be read as TOML: {error}")]) from None
     try:
-        return schema.model_validate(data)
+        config = schema.model_validate(data)
     except ValidationError as error:
         raise InvalidError(what, problems_of(error)) from None
+    folder = path.resolve().parent
+    # Joining an absolute path leaves it as it is.
+    paths = {name: folder / value for name, value in config if isinstance(value, Path)}
+    return config.model_copy(update=paths)
 
 
 def beside(file: Path, path: Path) -> Path:

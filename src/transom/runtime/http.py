@@ -83,10 +83,7 @@ async def serve(
     finish; then every connection is closed. Raises `InvalidError` when the port is in use, the host is not
     one of this machine's, or is reachable from outside without `tls`.
     """
-    if tls is None and not is_loopback(host):
-        what = "is not this machine alone; give a certificate and key, or listen on 127.0.0.1"
-        raise InvalidError(f"address {host}:{port}", [Problem("", what)])
-    listener = _listen(host, port)
+    listener = listening_socket(host, port, tls=tls)
     leaving = asyncio.Event()
     config = uvicorn.Config(
         _told_to_leave(app, leaving),
@@ -128,6 +125,17 @@ async def _ended(running: asyncio.Task[None]) -> None:
         raise
     if not running.cancelled() and (error := running.exception()) is not None:
         raise error
+
+
+def listening_socket(host: str, port: int, *, tls: ssl.SSLContext | None) -> socket.socket:
+    """A socket that listens on `host` and `port` (0: a free one).
+
+    Raises `InvalidError` when that cannot be, or when the host is reachable from outside without `tls`.
+    """
+    if tls is None and not is_loopback(host):
+        what = "is not this machine alone; give a certificate and key, or listen on 127.0.0.1"
+        raise InvalidError(f"address {host}:{port}", [Problem("", what)])
+    return _listen(host, port)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -12,6 +12,8 @@ POINTS = (
     "agent.reported",
     "agent.remembered",
     "archive.stored",
+    "contexts.planned",
+    "contexts.written",
     "driver.intended",
     "driver.spawned",
     "driver.recorded",

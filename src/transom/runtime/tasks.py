@@ -7,8 +7,9 @@ the process. Every worker's state can be read, so that health pages and `transom
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from transom.model.errors import Advice, advice_for, members_of
 from transom.runtime.backoff import Backoff
@@ -16,6 +17,7 @@ from transom.runtime.clock import Clock
 from transom.runtime.randomness import Randomness
 from transom.runtime.telemetry import get_logger
 
+T = TypeVar("T")
 log = get_logger(__name__)
 
 _HEALTHY_AFTER_SECONDS = 10.0
@@ -105,3 +107,19 @@ async def workers(clock: Clock, randomness: Randomness) -> AsyncGenerator[Worker
         finally:
             for task in held.tasks:
                 task.cancel()
+
+
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns or raises. When the caller is cancelled meanwhile, `work` is finished first: for
+    short pieces whose first half must not stay without its second.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # taken notice of: the caller is cancelled, and hears of nothing else
+        raise

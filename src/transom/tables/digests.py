@@ -2,12 +2,13 @@
 
 A key belongs to one of 1,024 buckets; a bucket's digest is the sum, modulo 2^256, of the fingerprints of its
 live records, so it does not depend on their order (AdHash: Bellare and Micciancio, 1997). Delete markers do
-not count: how long they are kept is each side's own affair. Fingerprints are taken from the bytes that are
-stored, so a table that rotted on disk does not agree.
+not count: how long they are kept is each side's own affair. Nor do marks: records whose keys begin with "~"
+belong to the road, not to what travels on it, and no source has them. Fingerprints are taken from the bytes
+that are stored, so a table that rotted on disk does not agree.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -15,6 +16,8 @@ from transom.logs.protocol import TopicPartition
 from transom.model.records import Record
 
 BUCKETS = 1024
+MARK = "~"
+"""What the keys of marks begin with."""
 _DIGEST_BYTES = 32
 _MODULUS = 1 << (8 * _DIGEST_BYTES)
 
@@ -26,6 +29,28 @@ class Digest(msgspec.Struct, frozen=True):
     buckets: list[bytes]
 
 
+class Sums:
+    """Digests in the making, record by record: what they take does not depend on how many there are."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * BUCKETS
+        """How many records of each bucket were added."""
+        self._sums = [0] * BUCKETS
+
+    def add(self, record: Record) -> None:
+        """Add a record; delete markers and marks count for nothing."""
+        if record.deleted or record.key.startswith(MARK):
+            return
+        bucket = bucket_of(record.key)
+        self.counts[bucket] += 1
+        # Far below what a number can hold; the modulus is taken once, at the end.
+        self._sums[bucket] += int.from_bytes(record.fingerprint(), "big")
+
+    def digests(self) -> list[bytes]:
+        """The digests of all buckets."""
+        return [(value % _MODULUS).to_bytes(_DIGEST_BYTES, "big") for value in self._sums]
+
+
 def bucket_of(key: str) -> int:
     """The bucket of a key."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % BUCKETS
@@ -33,14 +58,17 @@ def bucket_of(key: str) -> int:
 
 def digest_of(records: Iterable[Record]) -> list[bytes]:
     """The digests of all buckets."""
-    sums = [0] * BUCKETS
+    sums = Sums()
     for record in records:
-        if not record.deleted:
-            bucket = bucket_of(record.key)
-            sums[bucket] = (sums[bucket] + int.from_bytes(record.fingerprint(), "big")) % _MODULUS
-    return [value.to_bytes(_DIGEST_BYTES, "big") for value in sums]
+        sums.add(record)
+    return sums.digests()
 
 
-def differing(left: list[bytes], right: list[bytes]) -> list[int]:
+def summary_of(digests: Sequence[bytes]) -> bytes:
+    """32 bytes that differ when any bucket's digest does."""
+    return hashlib.sha256(b"".join(digests)).digest()
+
+
+def differing(left: Sequence[bytes], right: Sequence[bytes]) -> list[int]:
     """The buckets in which two digests differ."""
     return [bucket for bucket in range(BUCKETS) if left[bucket] != right[bucket]]

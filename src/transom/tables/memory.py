@@ -6,7 +6,7 @@ from transom.logs.protocol import TopicPartition
 from transom.model.records import Record
 from transom.runtime.signals import Level
 from transom.tables.core import newest
-from transom.tables.digests import Digest, bucket_of, digest_of
+from transom.tables.digests import MARK, Digest, bucket_of, digest_of
 
 
 class MemoryTable:
@@ -39,11 +39,20 @@ class MemoryTable:
 
     async def scan(self, prefix: str = "") -> list[Record]:
         """See `Table.scan`."""
-        return [row for key, row in sorted(self._rows.items()) if key.startswith(prefix) and not row.deleted]
+        return [
+            row
+            for key, row in sorted(self._rows.items())
+            if key.startswith(prefix) and not row.deleted and (prefix or not key.startswith(MARK))
+        ]
 
     async def latest(self) -> Record | None:
         """See `Table.latest`."""
-        return max(self._rows.values(), key=lambda row: row.version, default=None)
+        rows = (row for key, row in self._rows.items() if not key.startswith(MARK))
+        return max(rows, key=lambda row: row.version, default=None)
+
+    async def count(self) -> int:
+        """See `Table.count`."""
+        return len(await self.scan())
 
     async def digest(self) -> Digest:
         """See `Table.digest`."""

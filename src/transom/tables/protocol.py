@@ -13,7 +13,8 @@ class Table(Protocol):
     """The newest record of every key, and how far each topic was read.
 
     It never goes back: neither rows nor positions. Delete markers are kept, so that an older write that
-    comes late stays without effect.
+    comes late stays without effect. Records whose keys begin with "~" are marks of the road (canaries): they
+    are kept like any other and found by `get`, but are no rows of what the table holds (`tables.digests`).
     """
 
     changed: Level
@@ -38,11 +39,18 @@ class Table(Protocol):
         ...
 
     async def scan(self, prefix: str = "") -> list[Record]:
-        """All records whose keys begin with `prefix`, in the order of their keys, without delete markers."""
+        """All records whose keys begin with `prefix`, in the order of their keys, without delete markers.
+
+        Marks only if the prefix asks for them.
+        """
         ...
 
     async def latest(self) -> Record | None:
-        """The record with the highest version, delete markers included; None when empty."""
+        """The record with the highest version, delete markers included, marks not; None when empty."""
+        ...
+
+    async def count(self) -> int:
+        """How many live records there are, without marks. Cheap, however many there are."""
         ...
 
     async def digest(self) -> Digest:
@@ -50,7 +58,7 @@ class Table(Protocol):
         ...
 
     async def in_buckets(self, buckets: Collection[int]) -> list[Record]:
-        """The live records in these buckets."""
+        """The live records in these buckets, without marks."""
         ...
 
     async def close(self) -> None:

@@ -2,6 +2,10 @@
 
 Rows and positions change in one transaction. `synchronous=NORMAL`: power loss may take the last
 transactions, whole ones, and the log brings them again from the position that was lost with them.
+
+Whoever only reads has a connection and a thread of its own, opened when it is first needed: one for what
+looks at many rows (a sweep of a million takes seconds), one for single rows. So a get waits neither for a
+sweep nor for an apply, and a sweep for nobody.
 """
 
 import sqlite3
@@ -17,12 +21,16 @@ from transom.runtime.signals import Level
 from transom.runtime.steps import step
 from transom.runtime.threads import SerialThread
 from transom.tables.core import newest
-from transom.tables.digests import Digest, bucket_of, digest_of
+from transom.tables.digests import MARK, Digest, bucket_of, digest_of
 
 T = TypeVar("T")
 
 APPLICATION_ID = 0x7472_7462
 SCHEMA_VERSION = 1
+_CACHE_KIB = 64 * 1024
+_CHECKPOINT_PAGES = 8000
+"""Keys come in no order, so almost every row of a fill changes a page of its own; one that is changed again
+before it is checkpointed is written once."""
 
 _SCHEMA = """
 CREATE TABLE rows (
@@ -50,7 +58,11 @@ _FIND = f"SELECT {_COLUMNS} FROM rows WHERE key = ?"  # noqa: S608  # constants 
 # The upper bound comes as bytes: 0xFF stands in no UTF-8 text, so no key with the prefix lies above it.
 _SCAN = f"""SELECT {_COLUMNS} FROM rows
 WHERE deleted = 0 AND key >= ? AND key < CAST(? AS TEXT) ORDER BY key"""  # noqa: S608
-_LATEST = f"SELECT {_COLUMNS} FROM rows ORDER BY epoch DESC, counter DESC, origin DESC LIMIT 1"  # noqa: S608
+_NO_MARK = f"key NOT GLOB '{MARK}*'"
+_SCAN_ALL = f"SELECT {_COLUMNS} FROM rows WHERE deleted = 0 AND {_NO_MARK} ORDER BY key"  # noqa: S608
+_COUNT = f"SELECT count(*) FROM rows WHERE deleted = 0 AND {_NO_MARK}"  # noqa: S608
+_LATEST = f"""SELECT {_COLUMNS} FROM rows WHERE {_NO_MARK}
+ORDER BY epoch DESC, counter DESC, origin DESC LIMIT 1"""  # noqa: S608
 _PUT = f"INSERT OR REPLACE INTO rows ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608
 _MOVE = """
 INSERT INTO positions (topic, partition, next_offset) VALUES (?, ?, ?)
@@ -64,10 +76,14 @@ _FULL = "the disk of this table is full; free some room"
 class SqliteTable:
     """Keeps the promises of `tables.protocol.Table` in one file, used by one process."""
 
-    def __init__(self, connection: sqlite3.Connection, thread: SerialThread) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, thread: SerialThread) -> None:
         self.changed = Level()
         self._db = connection
         self._thread = thread
+        self._count: int | None = None
+        """Live rows, once somebody has asked; changed on the table's thread only."""
+        self._single = _Reading(path, "single rows")
+        self._many = _Reading(path, "many rows")
 
     @classmethod
     async def open(cls, path: Path) -> Self:
@@ -77,7 +93,7 @@ class SqliteTable:
         """
         thread = SerialThread(f"table {path.name}")
         try:
-            return cls(await thread.run(_open, path), thread)
+            return cls(path, await thread.run(_open, path), thread)
         except BaseException:
             await thread.close()
             raise
@@ -93,62 +109,69 @@ class SqliteTable:
 
     async def positions(self) -> Mapping[TopicPartition, int]:
         """See `Table.positions`."""
-        return await self._thread.run(self._positions)
+        return await self._single.run(_positions)
 
     async def get(self, key: str) -> Record | None:
         """See `Table.get`."""
-        return await self._thread.run(self._get, key)
+        return await self._single.run(lambda db: _one(db.execute(_FIND, (key,))))
 
     async def scan(self, prefix: str = "") -> list[Record]:
         """See `Table.scan`."""
-        return await self._thread.run(lambda: list(self._scan(prefix)))
+        return await self._many.run(lambda db: list(_scan(db, prefix)))
 
     async def latest(self) -> Record | None:
         """See `Table.latest`."""
-        return await self._thread.run(lambda: _one(self._db.execute(_LATEST)))
+        return await self._single.run(lambda db: _one(db.execute(_LATEST)))
+
+    async def count(self) -> int:
+        """See `Table.count`. The first asking counts, about a second for a million rows."""
+        return await self._thread.run(self._counted)
 
     async def digest(self) -> Digest:
         """See `Table.digest`."""
-        return await self._thread.run(
-            lambda: self._snapshot(lambda: Digest(self._positions(), digest_of(self._scan(""))))
-        )
+        return await self._many.run(_digest)
 
     async def in_buckets(self, buckets: Collection[int]) -> list[Record]:
         """See `Table.in_buckets`."""
         wanted = set(buckets)
-        return await self._thread.run(lambda: [row for row in self._scan("") if bucket_of(row.key) in wanted])
+        return await self._many.run(lambda db: [row for row in _scan(db) if bucket_of(row.key) in wanted])
 
     async def close(self) -> None:
         """See `Table.close`."""
+        await self._single.close()
+        await self._many.close()
         await self._thread.run(self._db.close)
         await self._thread.close()
 
     def _apply(self, records: Sequence[Record], positions: Mapping[TopicPartition, int]) -> list[Record]:
+        before: dict[str, Record | None] = {}
+
+        def held(key: str) -> Record | None:
+            found = before[key] = self._get(key)
+            return found
+
         def write() -> list[Record]:
-            winners = list(newest(records, self._get).values())
-            self._db.executemany(
-                _PUT, [(row.key, *row.version, row.value, int(row.deleted)) for row in winners]
-            )
+            winners = list(newest(records, held).values())
+            # In the order of keys, so that rows of one page are written one after the other.
+            puts = sorted((row.key, *row.version, row.value, int(row.deleted)) for row in winners)
+            self._db.executemany(_PUT, puts)
             self._db.executemany(_MOVE, [(*partition, offset) for partition, offset in positions.items()])
             step("table.applying")
             return winners
 
         winners = self._transaction("BEGIN IMMEDIATE", write)
         step("table.applied")
+        if self._count is not None:
+            self._count += sum(_counts(row) - _counts(before.get(row.key)) for row in winners)
         return winners
-
-    def _positions(self) -> dict[TopicPartition, int]:
-        rows: Iterator[tuple[str, int, int]] = iter(self._db.execute(_POSITIONS))
-        return {TopicPartition(topic, partition): offset for topic, partition, offset in rows}
 
     def _get(self, key: str) -> Record | None:
         return _one(self._db.execute(_FIND, (key,)))
 
-    def _scan(self, prefix: str) -> Iterator[Record]:
-        return map(_record, self._db.execute(_SCAN, (prefix, prefix.encode() + b"\xff")))
-
-    def _snapshot(self, read: Callable[[], T]) -> T:
-        return self._transaction("BEGIN", read)
+    def _counted(self) -> int:
+        if self._count is None:
+            self._count = int(self._db.execute(_COUNT).fetchone()[0])
+        return self._count
 
     def _transaction(self, begin: str, work: Callable[[], T]) -> T:
         self._db.execute(begin)
@@ -169,6 +192,43 @@ class SqliteTable:
         # SQLite itself rolls back on some errors (a full disk among them).
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
+
+
+class _Reading:
+    """A read-only connection on a thread of its own, both made when they are first used."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        self._path = path
+        self._name = f"{what} of table {path.name}"
+        self._thread: SerialThread | None = None
+        self._db: sqlite3.Connection | None = None
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` on one snapshot of the table."""
+        if self._thread is None:
+            self._thread = SerialThread(self._name)
+        return await self._thread.run(self._on_snapshot, work)
+
+    async def close(self) -> None:
+        """Let go of the file; what runs is finished first."""
+        if self._thread is not None:
+            await self._thread.run(self._let_go)
+            await self._thread.close()
+
+    def _let_go(self) -> None:
+        if self._db is not None:
+            self._db.close()
+
+    def _on_snapshot(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        db = self._db
+        if db is None:
+            db = self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            db.execute("PRAGMA query_only = ON")
+        db.execute("BEGIN")
+        try:
+            return work(db)
+        finally:
+            db.execute("ROLLBACK")
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -199,11 +259,32 @@ def _claim(db: sqlite3.Connection, path: Path) -> None:
         raise NewerDataError(f"table {path} has schema {version}; this release knows up to {SCHEMA_VERSION}")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
+    db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     if not objects:
         db.executescript(
             f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID};"
             f"PRAGMA user_version = {SCHEMA_VERSION}; {_SCHEMA} COMMIT;"
         )
+
+
+def _positions(db: sqlite3.Connection) -> dict[TopicPartition, int]:
+    rows: Iterator[tuple[str, int, int]] = iter(db.execute(_POSITIONS))
+    return {TopicPartition(topic, partition): offset for topic, partition, offset in rows}
+
+
+def _scan(db: sqlite3.Connection, prefix: str = "") -> Iterator[Record]:
+    if not prefix:
+        return map(_record, db.execute(_SCAN_ALL))
+    return map(_record, db.execute(_SCAN, (prefix, prefix.encode() + b"\xff")))
+
+
+def _digest(db: sqlite3.Connection) -> Digest:
+    return Digest(_positions(db), digest_of(_scan(db)))
+
+
+def _counts(row: Record | None) -> int:
+    return int(row is not None and not row.deleted and not row.key.startswith(MARK))
 
 
 def _record(row: tuple[str, int, int, str, bytes, int]) -> Record:

@@ -1,12 +1,12 @@
 """How a table answers, over its own log, whether it agrees with the source that feeds it.
 
 A publisher appends a `Request` to the region's topic `sweeps`; the region's answerer waits until its table
-has read as far as the request says, and appends to `digests` one digest for each bucket, or the rows of the
-buckets asked for. Nothing is called across the border: a log is all that two sides share.
+has read as far as the request says, and appends to `digests` that it agrees, or one digest for each bucket,
+or the rows of the buckets asked for. Nothing is called across the border: a log is all that two sides share.
 Next on the data's way: `links.publish` compares and repairs.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import msgspec
 
@@ -14,7 +14,7 @@ from transom.logs.protocol import Entry, Log, Message, Topic, TopicPartition
 from transom.model.records import Record
 from transom.model.version import Version
 from transom.runtime.telemetry import get_logger
-from transom.tables.digests import BUCKETS
+from transom.tables.digests import BUCKETS, summary_of
 from transom.tables.protocol import Table
 
 log_event = get_logger(__name__)
@@ -25,17 +25,25 @@ DIGESTS = Topic("digests", retention_seconds=_DAY_SECONDS)
 
 ROWS_AN_ANSWER = 2000
 BUCKETS_A_REQUEST_MAX = 64
+_ANSWER_BYTES = 512 * 1024
+"""About what the rows of one answer take: half of what a log takes as one entry."""
+_ROW_BYTES = 96
+"""What a row takes in an answer beside its key."""
 _WAIT_SECONDS = 30.0
-_CATCH_UP_SECONDS = 10.0
+_CATCH_UP_SECONDS = 30.0
 
 
 class Request(msgspec.Struct, frozen=True):
-    """Asks for digests (no `buckets`) or for the rows of `buckets`, once the table has read up to `after`."""
+    """Asks for digests (no `buckets`) or for the rows of `buckets`, once the table has read up to `after`.
+
+    `expected` is the summary of the asker's own digests: a table that has the same says only that.
+    """
 
     id: str
     table: str
     after: dict[str, int]
     buckets: list[int] = []
+    expected: bytes = b""
 
 
 class RowVersion(msgspec.Struct, frozen=True):
@@ -47,12 +55,16 @@ class RowVersion(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """Digests of all buckets, or some rows of those asked for; `last` ends the answers to one request."""
+    """That all is the `same`, or digests of all buckets, or some rows of those asked for.
+
+    `last` ends the answers to one request.
+    """
 
     id: str
     digests: list[bytes] = []
     rows: list[RowVersion] = []
     last: bool = True
+    same: bool = False
 
 
 _request = msgspec.msgpack.Decoder(Request)
@@ -92,20 +104,27 @@ async def answer_sweeps(name: str, table: Table, log: Log) -> None:
                 log_event.warning("sweep request refused", offset=entry.offset, error=str(error))
                 continue
             if request.table == name and await _reached(table, request.after):
-                await log.append([_message(answer) for answer in await answers(request, table)])
+                # One at a time: together they could be more than a log takes at once.
+                async for answer in answers(request, table):
+                    await log.append([_message(answer)])
 
 
-async def answers(request: Request, table: Table) -> list[Answer]:
+async def answers(request: Request, table: Table) -> AsyncIterator[Answer]:
     """What `table` says to `request`."""
     wanted = {bucket for bucket in request.buckets if 0 <= bucket < BUCKETS}
-    if not wanted:
-        return [Answer(request.id, digests=(await table.digest()).buckets)]
-    records = await table.in_buckets(wanted)
-    parts = [records[at : at + ROWS_AN_ANSWER] for at in range(0, len(records), ROWS_AN_ANSWER)] or [[]]
-    return [
-        Answer(request.id, rows=_versions(part), last=number == len(parts) - 1)
-        for number, part in enumerate(parts)
-    ]
+    if wanted:
+        held: Answer | None = None
+        for rows in _divided(await table.in_buckets(wanted)):
+            if held is not None:
+                yield held
+            held = Answer(request.id, rows=rows, last=False)
+        yield Answer(request.id) if held is None else msgspec.structs.replace(held, last=True)
+        return
+    digests = (await table.digest()).buckets
+    if request.expected and summary_of(digests) == request.expected:
+        yield Answer(request.id, same=True)
+    else:
+        yield Answer(request.id, digests=digests)
 
 
 async def _reached(table: Table, after: dict[str, int]) -> bool:
@@ -119,8 +138,18 @@ async def _reached(table: Table, after: dict[str, int]) -> bool:
             return False
 
 
-def _versions(records: Sequence[Record]) -> list[RowVersion]:
-    return [RowVersion(record.key, record.version, record.fingerprint()) for record in records]
+def _divided(records: Sequence[Record]) -> Iterator[list[RowVersion]]:
+    """The versions of `records`, in parts that fit into an answer each."""
+    rows: list[RowVersion] = []
+    size = 0
+    for record in records:
+        rows.append(RowVersion(record.key, record.version, record.fingerprint()))
+        size += len(record.key.encode()) + _ROW_BYTES
+        if len(rows) == ROWS_AN_ANSWER or size >= _ANSWER_BYTES:
+            yield rows
+            rows, size = [], 0
+    if rows:
+        yield rows
 
 
 def _message(answer: Answer) -> Message:

@@ -1,0 +1,152 @@
+"""When sweeps come, and what follows from what they find.
+
+A sweep waits until every lane has sent all there was, compares, and mends. One that failed is tried again
+after a while, growing longer; so is one that found what a fill should have brought. While it waits for
+answers it holds nothing that publishing needs. Next on the data's way: `tables.sweeps`, in the region.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from prometheus_client import Counter
+
+from transom.links.carrier import Carrier, PublishState
+from transom.links.source import Source
+from transom.links.sweep import Sweep
+from transom.logs.protocol import TopicPartition
+from transom.model.errors import StorageFullError, UnreachableError
+from transom.model.records import Record
+from transom.runtime.backoff import Backoff
+from transom.runtime.clock import Clock
+from transom.runtime.randomness import Randomness
+from transom.runtime.telemetry import get_logger, metrics
+
+log_event = get_logger(__name__)
+
+_LISTEN_SECONDS = 1.0
+"""How often it is looked whether there is a table to ask."""
+_AGAIN_SECONDS = 1.0
+_AGAIN_SECONDS_MAX = 60.0
+_LOOK_SECONDS = 5.0
+
+_mended = Counter("transom_sweep_repairs_total", "Rows that sweeps mended", ["link"], registry=metrics)
+
+
+@dataclass
+class Sweeper:
+    """Sweeps for one publisher. `beside` are the topics and states of the lanes that feed the same tables;
+    `drain` has the publisher send what it has not sent yet.
+    """
+
+    source: Source
+    carrier: Carrier
+    tables: Callable[[], Sequence[str]]
+    beside: Sequence[tuple[str, PublishState]]
+    drain: Callable[[], Awaitable[None]]
+    clock: Clock
+    randomness: Randomness
+    period_seconds: float
+
+    async def run(self, *, now: bool) -> None:
+        """Sweep every period, for ever, the first time at once or after one. Raises `FencedError`."""
+        state = self.carrier.state
+        backoff = Backoff(self.randomness, _AGAIN_SECONDS, min(_AGAIN_SECONDS_MAX, self.period_seconds))
+        wait_seconds = 0.0 if now else self._period()
+        while True:
+            await self.clock.sleep(wait_seconds)
+            while not self.tables():
+                await self.clock.sleep(_LISTEN_SECONDS)
+            try:
+                await self.sweep()
+            except (UnreachableError, StorageFullError, OSError, TimeoutError) as error:
+                state.sweep_problem = str(error)
+                log_event.warning("sweep failed", link=self.carrier.link, error=str(error))
+                wait_seconds = backoff.next_seconds()
+                continue
+            state.sweep_problem = ""
+            if state.verified or not self.carrier.lane.canary:
+                backoff.reset()
+                wait_seconds = self._period()
+            else:
+                wait_seconds = backoff.next_seconds()
+
+    async def sweep(self) -> int:
+        """Compare the source with each of `tables` and mend what differs; returns how many rows did.
+
+        Waits until all lanes have sent what there is now; while rows are held back, or the lane is frozen,
+        that is until they are let go. Raises `UnreachableError` when a table does not answer; the others are
+        mended all the same.
+        """
+        revision, after = await self._settled()
+        sweep = Sweep(self.source, self.carrier, revision, after, self.clock, self.randomness)
+        mended = 0
+        silent: UnreachableError | None = None
+        for table in self.tables():
+            found = 0
+            try:
+                async for repairs in sweep.repairs(table):
+                    found += await self._mend(repairs, revision)
+            except UnreachableError as error:
+                silent = error
+                continue
+            finally:
+                mended += found
+            if not found:
+                await self._verify()
+        self._tell_strangers(sweep.strangers)
+        if silent is not None:
+            raise silent
+        self.carrier.state.last_sweep = self.clock.wall()
+        return mended
+
+    async def _settled(self) -> tuple[int, dict[TopicPartition, int]]:
+        """Wait until every lane has sent all there is now; returns up to where they have, and the ends."""
+        revision = await self.source.revision()
+        lanes = [(self.carrier.topic, self.carrier.state), *self.beside]
+        for _, state in lanes:
+            while state.revision < revision:
+                seen = state.moved.value
+                if state is self.carrier.state:
+                    await self.drain()
+                if state.revision < revision:
+                    await state.moved.above(seen, _LOOK_SECONDS)
+        await self.carrier.thawed()
+        ends = {
+            TopicPartition(topic, number): end for topic, state in lanes for number, end in state.ends.items()
+        }
+        return min(state.revision for _, state in lanes), ends
+
+    async def _mend(self, repairs: Sequence[Record], revision: int) -> int:
+        """Append those of `repairs` that are not on their way by themselves; returns how many."""
+        newer = await self.source.changed_since([record.key for record in repairs], revision)
+        repairs = [record for record in repairs if record.key not in newer]
+        if not repairs:
+            return 0
+        carrier = self.carrier
+        log_event.error("sweep found differences", link=carrier.link, rows=len(repairs), first=repairs[0].key)
+        size = carrier.lane.batch
+        for at in range(0, len(repairs), size):
+            await carrier.thawed()
+            async with carrier.turn:
+                await carrier.append(repairs[at : at + size], carrier.state.revision)
+        carrier.state.differences_found += len(repairs)
+        _mended.labels(carrier.link).inc(len(repairs))
+        return len(repairs)
+
+    async def _verify(self) -> None:
+        """A table has all there is: say so, once, for those that wait to know what does not exist."""
+        state = self.carrier.state
+        if not self.carrier.lane.canary or state.verified:
+            return
+        await self.carrier.thawed()
+        async with self.carrier.turn:
+            state.verified = True
+            await self.carrier.append([], state.revision)
+
+    def _tell_strangers(self, found: list[str]) -> None:
+        self.carrier.state.strangers = found
+        if found:
+            log_event.error("a region has what its source never had", link=self.carrier.link, keys=found[:20])
+
+    def _period(self) -> float:
+        return self.randomness.jitter(self.period_seconds)
