@@ -66,10 +66,21 @@ class Api:
 
 
 @contextlib.asynccontextmanager
-async def served(folder: Path, states: Callable[[], Iterable[WorkerState]] = list):
+async def served(
+    folder: Path,
+    states: Callable[[], Iterable[WorkerState]] = list,
+    contexts: Callable[[Store], Any] = lambda _store: None,
+):
     """The API over a store with tenant acme and regions ap, eu, us."""
     async with open_store(folder) as store, aiohttp.ClientSession() as session:
-        app = hub_api(store, admin_key_hash=hash_secret(KEY), roads=FixedRoads(), states=states, clock=CLOCK)
+        app = hub_api(
+            store,
+            admin_key_hash=hash_secret(KEY),
+            roads=FixedRoads(),
+            states=states,
+            clock=CLOCK,
+            contexts=contexts(store),
+        )
         ports: asyncio.Queue[int] = asyncio.Queue()
         async with asyncio.TaskGroup() as group:
             server = group.create_task(serve(app, "127.0.0.1", 0, ready=ports.put_nowait))

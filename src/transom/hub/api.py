@@ -15,9 +15,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from transom import __version__
+from transom.hub.api_contexts import ContextPages, Contexts
 from transom.hub.api_errors import RefusedError, answer, failure, refuse
 from transom.hub.api_paths import PREFIX
-from transom.hub.api_resources import Resources
+from transom.hub.api_resources import ADMINISTRATOR, Resources
 from transom.hub.store import Store
 from transom.model.errors import TransomError
 from transom.model.kinds import Catalog
@@ -46,13 +47,16 @@ def hub_api(
     roads: Roads,
     states: Callable[[], Iterable[WorkerState]],
     clock: Clock,
+    contexts: Contexts | None = None,
 ) -> AsgiApp:
     """The API over `store`, as an ASGI application.
 
     `admin_key_hash` is `hash_secret` of the administrator's key; `states` says what the hub's workers do.
+    Without `contexts` it has no pages for them.
     """
     resources = Resources(store, clock)
     pages = _Pages(store.catalog, roads, states)
+    about_contexts = [] if contexts is None else _context_routes(ContextPages(store, contexts, ADMINISTRATOR))
     app = Starlette(
         routes=[
             Route("/healthz", pages.healthz),
@@ -60,6 +64,7 @@ def hub_api(
             Route("/metrics", pages.metrics),
             Route("/hub/layers", pages.layers),
             Route("/hub/regions", pages.regions),
+            *about_contexts,
             *_routes(f"{PREFIX}/namespaces/{{tenant}}/{{plural}}", resources),
             *_routes(f"{PREFIX}/{{plural}}", resources),
         ],
@@ -69,6 +74,15 @@ def hub_api(
     # A path with a slash too many is no path, and not a way to learn which there are.
     app.router.redirect_slashes = False
     return Guarded(app, admin_key_hash)
+
+
+def _context_routes(pages: ContextPages) -> list[Route]:
+    return [
+        Route("/hub/contexts", pages.describe),
+        Route("/hub/contexts/diff", pages.diff),
+        Route("/hub/contexts/restore", pages.restore, methods=["POST"]),
+        Route("/hub/signing", pages.signing),
+    ]
 
 
 def _routes(path: str, resources: Resources) -> list[Route]:

@@ -248,6 +248,9 @@ def _updated(kind: Kind, held: Resource, wanted: Resource, actor: Actor) -> Held
         _require_owner(kind, actor, "change")
     if respecified:
         _check_region(kind, held, wanted)
+        problems = list(kind.check_update(held, wanted)) if kind.check_update else []
+        if problems:
+            raise InvalidError(str(held.key), problems)
     if wanted.status != held.status and actor.role != kind.status_owner:
         raise ForbiddenError(
             f"{actor.role!r} may not write the status of {held.key}; "

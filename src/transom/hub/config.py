@@ -8,18 +8,42 @@ from pydantic import Field
 from transom.runtime.config import Config
 
 
+class ContextsConfig(Config):
+    """How contexts are guarded and published.
+
+    What changes or deletes more than `max_share` of a kind's rows, or of a tenant's of one kind, and more
+    than `min_rows`, within `share_seconds`, is held until somebody allows it. A cause that changes more than
+    `bulk_rows` contexts goes in bulk: to one region first (`soak_region`, or the first where a gateway is
+    heard), and after `soak_seconds` of good service there to the others. `fast_rate` is in records a second
+    to each region, `canary_seconds` how often a region is told that nothing is new.
+    """
+
+    max_share: float = Field(default=0.2, gt=0.0, le=1.0)
+    min_rows: int = Field(default=10, ge=0)
+    share_seconds: float = Field(default=10.0, ge=0.0, le=3600.0)
+    bulk_rows: int = Field(default=100, ge=0)
+    soak_seconds: float = Field(default=60.0, ge=0.0, le=86_400.0)
+    soak_region: str = ""
+    fast_rate: float = Field(default=2000.0, ge=1.0)
+    canary_seconds: float = Field(default=2.0, ge=0.1, le=60.0)
+
+
 class HubConfig(Config):
     """`data` is the hub's folder, `link_keys` the folder with `<region>.key` for each region.
 
     Relative paths begin at the file's folder. `trust` is a file of certificates (PEM) that regions' log
     servers are checked against instead of the system's; `tls_cert` and `tls_key` are this server's own, and
-    required for any address but this machine's.
+    required for any address but this machine's. `signing_key` is what contexts are signed with, made at the
+    first start. `context_modules` are modules whose list `CONTEXTS` names further kinds of contexts.
     """
 
     data: Path = Path()
     host: str = "127.0.0.1"
     port: int = Field(default=8480, ge=0, le=65535)
     link_keys: Path = Path("link-keys")
+    signing_key: Path = Path("signing.key")
+    context_modules: list[str] = Field(default_factory=list)
+    contexts: ContextsConfig = ContextsConfig()
     sweep_seconds: float = Field(default=600.0, ge=1.0)
     clean_seconds: float = Field(default=60.0, ge=1.0)
     trust: Path | None = None

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from transom.catalog.region.kind import REGION, RegionSpec
+from transom.hub.contexts.service import Contexts
 from transom.hub.relay import CHANGES
 from transom.hub.roads import Roads
 from transom.hub.store import Store
@@ -42,6 +43,7 @@ class RoadNetwork:
     link_keys: Path
     sweep_seconds: float
     trust: Path | None = None
+    contexts: Contexts | None = None
     roads: dict[str, Roads] = field(default_factory=dict[str, Roads])
     _built_from: dict[str, RegionSpec] = field(default_factory=dict[str, RegionSpec])
     _refused: dict[str, str] = field(default_factory=dict[str, str])
@@ -83,6 +85,8 @@ class RoadNetwork:
         declared = {region.metadata.name: region for region in await self.store.all_of(REGION.name)}
         for name in [name for name in self.roads if name not in declared]:
             await self._close(name)
+            if self.contexts is not None:
+                self.contexts.forget(name)
         self._refused = {name: why for name, why in self._refused.items() if name in declared}
         for name, region in declared.items():
             spec: RegionSpec = REGION.parse(region)
@@ -110,6 +114,7 @@ class RoadNetwork:
             clock=self.clock,
             randomness=self.randomness,
             sweep_seconds=self.sweep_seconds,
+            contexts=self.contexts.region(name) if self.contexts is not None else None,
         )
         await roads.open()
         roads.start(workers)

@@ -1,4 +1,4 @@
-"""The roads to one region: desired state down, status and heartbeats up, and what can be said of them.
+"""The roads to one region: desired state and contexts down, status and beats up; what can be said of them.
 
 The worker runs at the hub; the region needs no way to reach the hub and does not know it exists.
 Next on the data's way: `links.publish` down, `links.mirror` and `archive` up.
@@ -12,6 +12,8 @@ from typing import TypeVar
 import msgspec
 
 from transom.hub.archive import Archive
+from transom.hub.contexts.roads import ContextRoads
+from transom.hub.contexts.service import RegionContexts
 from transom.hub.rows import DesiredRows
 from transom.hub.store import Store
 from transom.links.mirror import Mirror
@@ -20,7 +22,8 @@ from transom.links.publish import Publisher
 from transom.logs.protocol import Log, Topic, TopicPartition
 from transom.logs.records import from_entry
 from transom.model.errors import OutOfRangeError, TransomError
-from transom.model.roads import DESIRED, DESIRED_TABLE, HEARTBEATS, STATUS, Heartbeat
+from transom.model.resources import JsonObject
+from transom.model.roads import DESIRED, DESIRED_TABLE, GATEWAYS, HEARTBEATS, STATUS, Heartbeat
 from transom.runtime.clock import Clock
 from transom.runtime.randomness import Randomness
 from transom.runtime.tasks import Workers
@@ -35,7 +38,9 @@ class RoadsReport(msgspec.Struct, frozen=True):
     """What the hub can say of its roads to a region.
 
     Lags are in records; None means that the region does not answer now. `knows_age_seconds` is how long ago
-    the region was last known to have all there was for it.
+    the region was last known to have all there was for it. `context_age_seconds` is how old what its gateways
+    know is, of the one that knows least (None: one never knew anything, or there is none); `gateways` are
+    those heard within the hour, as `GET /hub/contexts` shows them.
     """
 
     region: str
@@ -49,6 +54,8 @@ class RoadsReport(msgspec.Struct, frozen=True):
     sweep_differences: int
     gaps: list[str]
     problems: dict[str, str]
+    context_age_seconds: float | None = None
+    gateways: list[JsonObject] = []
 
 
 @dataclass
@@ -63,6 +70,7 @@ class Roads:
     clock: Clock
     randomness: Randomness
     sweep_seconds: float
+    contexts: RegionContexts | None = None
     _heard_at: float = 0.0
     _heard: Heartbeat | None = None
     _agreed_at: float = 0.0
@@ -77,19 +85,30 @@ class Roads:
             source=DesiredRows(self.store, self.region),
             target=self.region_log,
             topic=DESIRED,
-            table=DESIRED_TABLE,
+            tables=lambda: (DESIRED_TABLE,),
             clock=self.clock,
             randomness=self.randomness,
             sweep_seconds=self.sweep_seconds,
         )
         self.mirror = Mirror(f"mirror/{self.region}", self.region_log, self.hub_log, names)
         self.archive = Archive(self.store, self.hub_log, self.region, self._status_topic)
+        self.context_roads = self.contexts and ContextRoads(
+            self.contexts,
+            self.hub_log,
+            self.region_log,
+            mirrored_name(GATEWAYS, self.environment, self.region),
+            self.clock,
+            self.randomness,
+            self.sweep_seconds,
+        )
 
     async def open(self) -> None:
         """Make sure the mirrored topics are there, so that they can be read before the region was reached."""
         await self.hub_log.create(
             [Topic(self._status_topic, compact=True), Topic(self._heartbeat_topic, compact=True)]
         )
+        if self.context_roads is not None:
+            await self.context_roads.open()
 
     def start(self, workers: Workers) -> None:
         """Start the workers; `stop` ends them."""
@@ -100,6 +119,8 @@ class Roads:
             workers.start(f"archive of {self.region}", self.archive.run),
             workers.start(f"heartbeats of {self.region}", self._listen),
         ]
+        if self.context_roads is not None:
+            self._tasks += self.context_roads.start(workers)
 
     async def stop(self) -> None:
         """End the workers and the connection."""
@@ -125,6 +146,8 @@ class Roads:
             sweep_differences=self.publisher.state.differences_found,
             gaps=list(self.mirror.state.gaps),
             problems=self._problems(),
+            context_age_seconds=_rounded(self.contexts.beats.age_seconds()) if self.contexts else None,
+            gateways=self.contexts.beats.described() if self.contexts else [],
         )
 
     async def _listen(self) -> None:
@@ -172,7 +195,13 @@ class Roads:
                 f"{len(unknown)} resources of an earlier store of the hub are still in the region, "
                 f"{unknown[0]} among them; declare them again, or restore that store"
             )
+        if self.context_roads is not None:
+            problems.update(self.context_roads.problems())
         return {**problems, **(self._heard.workers if self._heard else {})}
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
 
 
 async def _within(asked: Awaitable[T]) -> T | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from transom.hub.api import hub_api
 from transom.hub.config import HubConfig
+from transom.hub.contexts.service import Contexts
 from transom.hub.controllers import Controller, ControllerRunner, check_controllers
 from transom.hub.network import RoadNetwork
 from transom.hub.relay import CHANGES, Relay, check_incarnation
@@ -14,12 +15,14 @@ from transom.hub.store import Store
 from transom.links.positions import POSITIONS
 from transom.logs.protocol import KeptLog
 from transom.logs.sqlite import SqliteLog
+from transom.model.contexts import ContextKinds
 from transom.model.kinds import Catalog
 from transom.runtime.clock import Clock, rfc3339
 from transom.runtime.http import check_free, serve, server_tls
 from transom.runtime.processes import folder_held
 from transom.runtime.randomness import Randomness
 from transom.runtime.secret_files import ensure_secret, hash_secret
+from transom.runtime.signing import ensure_signing_key
 from transom.runtime.tasks import Workers, workers
 
 _STATUS_HISTORY_SECONDS = 86_400.0
@@ -33,6 +36,7 @@ class Hub:
     store: Store
     log: KeptLog
     network: RoadNetwork
+    contexts: Contexts
     controllers: Sequence[ControllerRunner]
     workers: Workers
 
@@ -41,6 +45,7 @@ class Hub:
 async def running_hub(
     config: HubConfig,
     catalog: Catalog,
+    context_kinds: ContextKinds,
     controllers: Sequence[Controller],
     clock: Clock,
     randomness: Randomness,
@@ -55,31 +60,40 @@ async def running_hub(
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(folder_held(config.data))
         admin_key_hash = hash_secret(ensure_secret(config.data / "admin.key"))
+        signer = ensure_signing_key(config.signing_key)
         store = await Store.open(config.data / "store.db", catalog, clock, randomness)
         stack.push_async_callback(store.close)
         log = await SqliteLog.open(config.data / "log.db", clock)
         stack.push_async_callback(log.close)
         await log.create([POSITIONS, CHANGES])
         await check_incarnation(store, log, clock)
+        contexts = await Contexts.open(store, context_kinds, config.contexts, signer, clock)
+        stack.push_async_callback(contexts.close)
         group = await stack.enter_async_context(workers(clock, randomness))
         network = RoadNetwork(
-            store, log, clock, randomness, config.link_keys, config.sweep_seconds, config.trust
+            store, log, clock, randomness, config.link_keys, config.sweep_seconds, config.trust, contexts
         )
         runners = [ControllerRunner(each, store, log, clock, randomness) for each in controllers]
         group.start("relay", Relay(store, log).run)
         for runner in runners:
             group.start(runner.controller.name, runner.run)
+        contexts.start(group)
         group.start("roads", lambda: network.run(group))
         stack.push_async_callback(network.close)
         group.start("housekeeping", lambda: _keep_tidy(store, log, config.clean_seconds, clock, randomness))
         api = hub_api(
-            store, admin_key_hash=admin_key_hash, roads=network, states=group.states.values, clock=clock
+            store,
+            admin_key_hash=admin_key_hash,
+            roads=network,
+            states=group.states.values,
+            clock=clock,
+            contexts=contexts,
         )
         tls = server_tls("configuration of the hub", config.tls_cert, config.tls_key)
         async with asyncio.TaskGroup() as server:
             # Not a supervised worker: a hub that cannot be reached must say so and end.
             serving = server.create_task(serve(api, config.host, config.port, tls=tls, ready=ready))
-            yield Hub(store, log, network, runners, group)
+            yield Hub(store, log, network, contexts, runners, group)
             serving.cancel()
 
 

@@ -94,6 +94,7 @@ class Store:
 
     def __init__(self, path: Path, catalog: Catalog, clock: Clock, randomness: Randomness) -> None:
         self.catalog = catalog
+        self.path = path
         self.changed = Level()
         self.epoch = 0
         self._region_levels: dict[str, Level] = {}
@@ -115,7 +116,7 @@ class Store:
         prepare(path, epoch=int(clock.wall()))
         store = cls(path, catalog, clock, randomness)
         try:
-            store.epoch, revision = await store._read(_counter)
+            store.epoch, revision = await store.read(_counter)
         except BaseException:
             await store.close()
             raise
@@ -159,6 +160,18 @@ class Store:
             self._region_levels[region].rise(committed.revision)
         return committed.outcomes
 
+    async def within(self, work: Callable[[Connection], T]) -> T:
+        """Do `work` in a write transaction: for what is kept beside resources (`hub.contexts.store`).
+
+        Whoever moves the counter in it raises `changed` afterwards.
+        """
+
+        def run() -> T:
+            with translated(), self._writer_db.begin() as db:
+                return work(db)
+
+        return await self._writer.run(run)
+
     async def begin_epoch(self, epoch: int) -> None:
         """Become a new incarnation: all that is published from now on is newer than all before."""
         await self._writer.run(self._execute_write, update(counter).values(epoch=epoch))
@@ -190,7 +203,7 @@ class Store:
 
     async def get(self, key: Key) -> Resource:
         """The newest state. Raises `NotFoundError`."""
-        found = await self._read(lambda db: _found(db, resources.c.key, [str(key)]))
+        found = await self.read(lambda db: _found(db, resources.c.key, [str(key)]))
         if not found:
             raise NotFoundError(f"{key} does not exist")
         return found[0]
@@ -213,11 +226,11 @@ class Store:
             more = items[most - 1].key if len(items) > most else None
             return Page(items[:most], _counter(db)[1], more)
 
-        return await self._read(work)
+        return await self.read(work)
 
     async def all_of(self, kind: str) -> list[Resource]:
         """Every resource of a kind."""
-        return await self._read(lambda db: _resources(db, _LIVE.where(resources.c.kind == kind)))
+        return await self.read(lambda db: _resources(db, _LIVE.where(resources.c.kind == kind)))
 
     async def families(self, keys: Sequence[Key], others: Sequence[str], *, at_least: int = 0) -> Families:
         """What is held of `keys`, what was made for them, and all of some other kinds, as of one revision.
@@ -235,7 +248,7 @@ class Store:
                 {kind: _resources(db, _LIVE.where(resources.c.kind == kind)) for kind in others},
             )
 
-        return await self._read(work)
+        return await self.read(work)
 
     async def events(self, after: int, most: int, kind: str = "", namespace: str = "") -> list[Event]:
         """Changes after revision `after`, in order. Raises `ExpiredError` when some are forgotten already."""
@@ -253,7 +266,7 @@ class Store:
                 query = query.where(history.c.namespace == namespace)
             return _events(db, query.order_by(history.c.revision).limit(most))
 
-        return await self._read(work)
+        return await self.read(work)
 
     async def history_of(self, key: Key, most: int = 100) -> list[Event]:
         """The newest changes of what was declared of one resource, newest first."""
@@ -268,7 +281,7 @@ class Store:
             .order_by(history.c.revision.desc())
             .limit(most)
         )
-        return await self._read(lambda db: _events(db, query))
+        return await self.read(lambda db: _events(db, query))
 
     async def outbox(self, after: int, most: int) -> list[OutboxRow]:
         """Up to `most` outbox rows after revision `after`, in revision order."""
@@ -277,7 +290,7 @@ class Store:
             query = select(outbox).where(outbox.c.revision > after).order_by(outbox.c.revision).limit(most)
             return [OutboxRow(**row) for row in db.execute(query).mappings()]
 
-        return await self._read(work)
+        return await self.read(work)
 
     async def region_rows(self, region: str, after: int, most: int) -> RegionRows:
         """Resources of `region` described after revision `after`, oldest first, deleted ones included.
@@ -302,18 +315,20 @@ class Store:
                         return RegionRows(rows, at, more=True)
             return RegionRows(rows, _counter(db)[1], more=False)
 
-        return await self._read(work)
+        return await self.read(work)
 
     async def positions_of(self, reader: str) -> dict[TopicPartition, int]:
         """How far `reader` has read the hub's log."""
         query = select(positions.c.topic, positions.c.partition, positions.c.next_offset).where(
             positions.c.reader == reader
         )
-        return await self._read(
+        return await self.read(
             lambda db: {TopicPartition(topic, number): offset for topic, number, offset in db.execute(query)}
         )
 
-    async def _read(self, work: Callable[[Connection], T]) -> T:
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Do `work` in a read transaction, which sees one revision."""
+
         def run() -> T:
             with translated(), self._reader_db.begin() as db:
                 return work(db)

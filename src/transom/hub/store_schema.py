@@ -9,6 +9,11 @@
 - `outbox`: what the relay carries to the hub's log. The columns Debezium's outbox event router expects:
   https://debezium.io/documentation/reference/stable/transformations/outbox-event-router.html
 - `positions`: how far the archive has read the hub's log.
+- `contexts`: what regions must know to serve alone, one row a key, deleted ones included. `revision` is of
+  the same counter, `added` the one at which the key came to be. `lane` is "fast" or "bulk". `regions` are
+  those that have it: "*", or names between commas (",eu,us,"); `leaving` keep it until the others are known
+  to have it, `former` had it and must get a delete marker.
+- `context_state`: what the builder of contexts must remember, as JSON by name; see `hub.contexts.state`.
 """
 
 from sqlalchemy import (
@@ -21,9 +26,10 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    text,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration, so that a start with nothing to migrate need not load the tool for it."""
 
 metadata = MetaData()
@@ -57,6 +63,7 @@ Index("resources_by_region", resources.c.region, resources.c.described_revision)
 Index("resources_by_owner", resources.c.owner_uid)
 Index("resources_by_kind", resources.c.kind, resources.c.namespace, resources.c.name)
 Index("resources_by_namespace", resources.c.namespace)
+Index("resources_by_described", resources.c.described_revision)
 
 history = Table(
     "history",
@@ -94,4 +101,35 @@ positions = Table(
     Column("topic", String, primary_key=True),
     Column("partition", Integer, primary_key=True),
     Column("next_offset", BigInteger, nullable=False),
+)
+
+contexts = Table(
+    "contexts",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("tenant", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("schema", Integer, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("added", BigInteger, nullable=False),
+    Column("lane", String, nullable=False),
+    Column("regions", String, nullable=False),
+    Column("leaving", String, nullable=False),
+    Column("former", String, nullable=False),
+    Column("restricts", Boolean, nullable=False),
+    Column("deleted", Boolean, nullable=False),
+    Column("value", LargeBinary, nullable=False),
+)
+Index("contexts_by_lane", contexts.c.lane, contexts.c.revision)
+Index("contexts_by_revision", contexts.c.revision)
+Index("contexts_by_kind", contexts.c.kind, contexts.c.tenant, contexts.c.deleted)
+Index("contexts_by_subject", contexts.c.subject)
+Index("contexts_moving", contexts.c.revision, sqlite_where=text("leaving != ''"))
+
+context_state = Table(
+    "context_state",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
 )

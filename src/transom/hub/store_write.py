@@ -153,6 +153,10 @@ class _Batch:
 
     def _check_references(self, kind: Kind, after: Resource, before: Held) -> None:
         needed = list(kind.references(after)) if kind.references else []
+        if kind.references and before is not None:
+            # What it named already is no news: a tenant must be suspended also when a region of its is gone.
+            named = set(kind.references(before))
+            needed = [key for key in needed if key not in named]
         if kind.namespaced and before is None:
             needed.append(Key("Tenant", "", after.metadata.namespace))
         self.load(needed)

@@ -1,4 +1,4 @@
-"""`transom up`: a hub and regions on this machine, each a process of its own.
+"""`transom up`: a hub, regions and their gateways on this machine, each a process of its own.
 
 What runs already is taken over, what does not is started, and when all are ready the regions are declared at
 the hub and a table is printed. Then it stays and watches: what dies is named, with the line that starts it
@@ -29,6 +29,7 @@ from transom.processes.up_files import (
     Setup,
     address,
     check_format,
+    gateway_file,
     hub_file,
     plan,
     region_file,
@@ -50,12 +51,12 @@ async def run_up(folder: Path, port: int | None, names: Sequence[str] | None, *,
     file, a port in use, a part that does not start); then what this call has started is ended again.
     """
     check_format(folder)
-    hub_port, ports = plan(folder, port, names)
+    ports = plan(folder, port, names)
     with folder_held(folder):
         if not hub_file(folder).exists():
             # Before anything is written, so that the same folder can be used with another port.
-            _check_ports([("127.0.0.1", each) for each in (hub_port, *ports.values())])
-        up = _Up(write(folder, hub_port, ports))
+            _check_ports([("127.0.0.1", each) for each in ports])
+        up = _Up(write(folder, ports))
         async with asyncio.TaskGroup() as group:
             living = group.create_task(up.live(demo=demo))
             told = False
@@ -81,7 +82,7 @@ class _Up:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._clock = SystemClock()
-        self._hub, *self._regions = self._parts = parts_of(setup, self._clock)
+        self._parts = parts_of(setup, self._clock)
         self._pids: dict[str, int] = {}
 
     async def live(self, *, demo: bool) -> None:
@@ -93,7 +94,7 @@ class _Up:
                 self._pids = {part.name: part.pid() for part in self._parts}
                 self._show()
                 if demo:
-                    await show_demo(hub, self._setup.folder, self._hub, self._regions)
+                    await show_demo(hub, self._setup, self._parts)
                 else:
                     _say("Ctrl-C ends all of it, what it runs included.")
             await self._watch(http)
@@ -182,15 +183,18 @@ class _Up:
 
 
 def parts_of(setup: Setup, clock: SystemClock) -> list[Part]:
-    """The hub, then the regions."""
+    """The hub, then the regions, then their gateways."""
     folder, run = setup.folder, setup.folder / "run"
     start_hub = ("hub", "-c", str(hub_file(folder)))
     parts = [Part("hub", start_hub, setup.hub_address, setup.hub.data, run / "hub", clock)]
-    for name, config in setup.regions.items():
-        start = ("region", name, "-c", str(region_file(folder, name)))
-        parts.append(
-            Part(f"region {name}", start, address(config), config.data, run / f"region-{name}", clock)
-        )
+    for verb, file, configs in (
+        ("region", region_file, setup.regions),
+        ("gateway", gateway_file, setup.gateways),
+    ):
+        for name, config in configs.items():
+            start = (verb, name, "-c", str(file(folder, name)))
+            place = run / f"{verb}-{name}"
+            parts.append(Part(f"{verb} {name}", start, address(config), config.data, place, clock))
     return parts
 
 

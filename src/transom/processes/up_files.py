@@ -4,7 +4,9 @@
     client.toml                     where the hub is and which file holds the key: the command line looks here
     hub/hub.toml, hub/admin.key     the hub's configuration, its key, and its data
     hub/link-keys/<region>.key      what the hub shows to a region's log
+    hub/signing.key                 what the hub signs contexts with; gateways know its public half
     regions/<region>/region.toml    a region's configuration (of the link key only the hash), and its data
+    regions/<region>/gateway.toml   its gateway's; the gateway's data is in gateway/ beside it
     run/<part>/                     each process: its record, and output.log
 
 Files that are there are read, never written again: people may change them.
@@ -12,7 +14,7 @@ Next: `processes.parts` runs what stands here.
 """
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,10 @@ from transom.hub.config import HubConfig
 from transom.model.errors import InvalidError, NewerDataError, Problem
 from transom.model.names import LABEL_RULE, is_label
 from transom.region.config import RegionConfig
-from transom.runtime.config import beside, load
+from transom.region.gateway.config import GatewayConfig
+from transom.runtime.config import load
 from transom.runtime.secret_files import ensure_secret, hash_secret, write_private
+from transom.runtime.signing import ensure_signing_key
 
 DEFAULT_PORT = 8480
 DEFAULT_REGIONS = ("eu", "us", "ap")
@@ -42,11 +46,12 @@ class _Marker(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Setup:
-    """What is to run: the hub's configuration and each region's, their paths absolute."""
+    """What is to run: the hub's configuration, each region's and its gateway's, their paths absolute."""
 
     folder: Path
     hub: HubConfig
     regions: dict[str, RegionConfig]
+    gateways: dict[str, GatewayConfig]
 
     @property
     def hub_address(self) -> str:
@@ -59,7 +64,19 @@ class Setup:
         return self.hub.data / "admin.key"
 
 
-def address(config: HubConfig | RegionConfig) -> str:
+@dataclass(frozen=True)
+class Ports:
+    """Where everything listens: each region's log server and gateway by the region's name."""
+
+    hub: int
+    regions: dict[str, int]
+    gateways: dict[str, int]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter((self.hub, *self.regions.values(), *self.gateways.values()))
+
+
+def address(config: HubConfig | RegionConfig | GatewayConfig) -> str:
     """Where a part listens."""
     scheme = "https" if config.tls_cert else "http"
     return f"{scheme}://{config.host}:{config.port}"
@@ -73,6 +90,16 @@ def hub_file(folder: Path) -> Path:
 def region_file(folder: Path, name: str) -> Path:
     """A region's configuration file."""
     return folder / "regions" / name / "region.toml"
+
+
+def gateway_file(folder: Path, name: str) -> Path:
+    """The configuration file of a region's gateway."""
+    return folder / "regions" / name / "gateway.toml"
+
+
+def region_names(folder: Path) -> list[str]:
+    """The regions that have a configuration in `folder`."""
+    return sorted(file.parent.name for file in (folder / "regions").glob("*/region.toml"))
 
 
 def check_format(folder: Path) -> None:
@@ -91,8 +118,8 @@ def check_format(folder: Path) -> None:
         )
 
 
-def plan(folder: Path, port: int | None, names: Sequence[str] | None) -> tuple[int, dict[str, int]]:
-    """The hub's port and each region's: those in the files that are there, new ones for the rest.
+def plan(folder: Path, port: int | None, names: Sequence[str] | None) -> Ports:
+    """The ports: those in the files that are there, new ones for the rest.
 
     Writes nothing. Raises `InvalidError` when what is asked for cannot be.
     """
@@ -101,36 +128,44 @@ def plan(folder: Path, port: int | None, names: Sequence[str] | None) -> tuple[i
         wrong = f"{hub_file(folder)} says {held_port}; change it there, or use another --dir"
         raise InvalidError(f"--port {port}", [Problem("", wrong)])
     hub_port = held_port or port or DEFAULT_PORT
-    there = sorted(file.parent.name for file in (folder / "regions").glob("*/region.toml"))
+    there = region_names(folder)
     chosen = list(names) if names is not None else there or list(DEFAULT_REGIONS)
     wrong_names = [name for name in chosen if not is_label(name)]
     if wrong_names or len(set(chosen)) != len(chosen) or not chosen:
         wrong = f"{wrong_names[0]!r} {LABEL_RULE}" if wrong_names else "names must be there, each once"
         raise InvalidError("--regions", [Problem("", wrong)])
-    held = {name: _port_in(region_file(folder, name)) for name in {*chosen, *there}}
-    ports: dict[str, int] = {}
-    for name in chosen:
-        taken = [hub_port, *(value for value in held.values() if value), *ports.values()]
-        ports[name] = held[name] or max(taken) + 1
-    if max(ports.values()) > _PORT_MAX:
+    files = (region_file, gateway_file)
+    held = {file(folder, name): _port_in(file(folder, name)) for name in {*chosen, *there} for file in files}
+    taken = [hub_port, *filter(None, held.values())]
+    ports = Ports(hub_port, {}, {})
+    for file, given in zip(files, (ports.regions, ports.gateways), strict=True):
+        for name in chosen:
+            given[name] = held[file(folder, name)] or max(taken) + 1
+            taken.append(given[name])
+    if max(ports) > _PORT_MAX:
         raise InvalidError(f"--port {hub_port}", [Problem("", "leaves no port for every region")])
-    return hub_port, ports
+    return ports
 
 
-def write(folder: Path, hub_port: int, ports: dict[str, int]) -> Setup:
+def write(folder: Path, ports: Ports) -> Setup:
     """Make what is missing in `folder` and read all of it. Raises `InvalidError` with a file's mistakes."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     marker = msgspec.json.encode(_Marker(_FORMAT, __version__)).decode()
     _write_once(folder / "transom.json", marker + "\n")
-    hub = [("data", "."), ("host", _HOST), ("port", hub_port), ("link_keys", "link-keys")]
+    hub = [("data", "."), ("host", _HOST), ("port", ports.hub), ("link_keys", "link-keys")]
     _write_once(hub_file(folder), _toml(hub))
-    for name, port in ports.items():
+    signer = ensure_signing_key(load(hub_file(folder), HubConfig).signing_key)
+    for name, port in ports.regions.items():
         key = ensure_secret(folder / "hub" / "link-keys" / f"{name}.key")
         region = [("name", name), ("environment", "demo"), ("data", "."), ("host", _HOST), ("port", port)]
         zones = '\n[[zones]]\nname = "a"\ndriver = "process"\n'
         text = _toml([*region, ("link_key_hash", hash_secret(key))]) + zones
         _write_once(region_file(folder, name), text)
-    setup = read(folder, list(ports))
+        gateway = [("region", name), ("name", "gateway"), ("data", "gateway"), ("log", "log.db")]
+        listens = [("host", _HOST), ("port", ports.gateways[name]), ("access_log", "gateway/access.log")]
+        trusted = f"trusted_signers = [{_quoted(signer.public_text)}]\n"
+        _write_once(gateway_file(folder, name), _toml([*gateway, *listens]) + trusted)
+    setup = read(folder, list(ports.regions))
     client = [("hub", setup.hub_address), ("key_file", _relative(setup.key_file, folder))]
     _write_once(folder / "client.toml", _toml(client))
     return setup
@@ -138,14 +173,12 @@ def write(folder: Path, hub_port: int, ports: dict[str, int]) -> Setup:
 
 def read(folder: Path, names: Sequence[str]) -> Setup:
     """The configurations in `folder`. Raises `InvalidError` with every mistake of a file."""
-    hub = load(hub_file(folder), HubConfig)
-    hub = hub.model_copy(update={"data": beside(hub_file(folder), hub.data)})
-    regions: dict[str, RegionConfig] = {}
-    for name in names:
-        file = region_file(folder, name)
-        config = load(file, RegionConfig)
-        regions[name] = config.model_copy(update={"data": beside(file, config.data)})
-    return Setup(folder, hub, regions)
+    return Setup(
+        folder,
+        load(hub_file(folder), HubConfig),
+        {name: load(region_file(folder, name), RegionConfig) for name in names},
+        {name: load(gateway_file(folder, name), GatewayConfig) for name in names},
+    )
 
 
 def _port_in(file: Path) -> int | None:

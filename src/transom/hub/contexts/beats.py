@@ -1,0 +1,114 @@
+"""What gateways say of themselves, as the hub heard it last: bounded, by region and gateway.
+
+Next on the data's way: `gates` and `moves` decide by it, `service` shows it.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+from prometheus_client import Gauge
+
+from transom.model.resources import JsonObject
+from transom.model.roads import GatewayBeat
+from transom.runtime.clock import Clock
+from transom.runtime.telemetry import metrics
+
+LATELY_SECONDS = 15.0
+"""A gateway that was not heard for so long (several beats) is not there, for gates, moves and sweeps."""
+_SHOWN_SECONDS = 3600.0
+_GATEWAYS_MAX = 256
+_AGES_MAX = 500
+
+_age = Gauge(
+    "transom_context_age_seconds",
+    "How old what gateways know was, of the last 500 beats of a region",
+    ["region", "quantile"],
+    registry=metrics,
+)
+
+
+class Heard(NamedTuple):
+    """A beat, and when it was sent (monotonic seconds here)."""
+
+    beat: GatewayBeat
+    at: float
+
+
+class Beats:
+    """The newest beat of each gateway of one region."""
+
+    def __init__(self, region: str, clock: Clock) -> None:
+        self._region = region
+        self._clock = clock
+        self._heard: dict[str, Heard] = {}
+        self._ages: deque[float] = deque(maxlen=_AGES_MAX)
+
+    def hear(self, beat: GatewayBeat, sent: float) -> bool:
+        """Take a beat that was sent at wall time `sent`; returns whether the gateway has come further."""
+        now = self._clock.monotonic()
+        # One that was waiting in the log when we began to listen is as old as it says, and never from ahead.
+        at = now - max(0.0, self._clock.wall() - sent)
+        before = self._heard.pop(beat.gateway, None)
+        self._heard[beat.gateway] = Heard(beat, at)
+        while len(self._heard) > _GATEWAYS_MAX:
+            del self._heard[next(iter(self._heard))]
+        if beat.age_seconds is not None and now - at < LATELY_SECONDS:
+            self._ages.append(beat.age_seconds)
+            self._measure()
+        return before is None or _standing(before.beat) != _standing(beat)
+
+    def lately(self) -> list[GatewayBeat]:
+        """The newest beats of the gateways that are there."""
+        since = self._clock.monotonic() - LATELY_SECONDS
+        return [heard.beat for heard in self._heard.values() if heard.at >= since]
+
+    def age_seconds(self) -> float | None:
+        """How old what the region's gateways know is now, of the one that knows least; None when one never
+        knew anything, or none is known.
+        """
+        now = self._clock.monotonic()
+        ages = [
+            None if heard.beat.age_seconds is None else heard.beat.age_seconds + now - heard.at
+            for heard in self._shown()
+        ]
+        known = [age for age in ages if age is not None]
+        return max(known) if known and len(known) == len(ages) else None
+
+    def described(self) -> list[JsonObject]:
+        """Every gateway heard within the hour, as the API shows it."""
+        now = self._clock.monotonic()
+        return [
+            {
+                "gateway": beat.gateway,
+                "ready": beat.ready and now - at < LATELY_SECONDS,
+                "revision": beat.revision,
+                "bulkRevision": beat.bulk_revision,
+                "ageSeconds": None if beat.age_seconds is None else round(beat.age_seconds + now - at, 1),
+                "rows": beat.rows,
+                "refused": beat.refused,
+                "refusedCount": beat.refused_count,
+                "errors": beat.errors,
+                "address": beat.address,
+                "workers": beat.workers,
+                "heardSecondsAgo": round(now - at, 1),
+            }
+            for beat, at in self._shown()
+        ]
+
+    def _shown(self) -> Sequence[Heard]:
+        since = self._clock.monotonic() - _SHOWN_SECONDS
+        return sorted(
+            (heard for heard in self._heard.values() if heard.at >= since), key=lambda each: each.beat.gateway
+        )
+
+    def _measure(self) -> None:
+        ages = sorted(self._ages)
+        for name, share in (("0.5", 0.5), ("0.99", 0.99), ("1", 1.0)):
+            _age.labels(self._region, name).set(ages[min(len(ages) - 1, int(share * len(ages)))])
+
+
+def _standing(beat: GatewayBeat) -> GatewayBeat:
+    """A beat without what changes with every beat."""
+    return msgspec.structs.replace(beat, time="", age_seconds=None, read={}, rows=0)

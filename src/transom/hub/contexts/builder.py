@@ -1,0 +1,369 @@
+"""The builder: makes the rows of contexts be what resources say, one page at a time; the only writer of rows.
+
+It is woken by the store, sees which resources were described since it last looked, plans, guards, and writes
+rows and its progress in one transaction: killed anywhere, it looks again at what it had not written. What may
+concern very many contexts (a large tenant, a raised schema, what a guard held back) becomes a job that is
+done between looks, so that a revocation never waits for it. Next on the data's way: `rows`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from prometheus_client import Counter
+
+from transom.hub.contexts import jobs, moves
+from transom.hub.contexts.guards import (
+    DUPLICATE,
+    Limits,
+    ShareGuard,
+    allowances,
+    hold_of,
+    weights,
+)
+from transom.hub.contexts.holding import looked_at_again, not_on_hold, taking_over, with_hold, with_refusals
+from transom.hub.contexts.planning import (
+    TENANT,
+    Cause,
+    Draft,
+    Plan,
+    Subject,
+    in_lanes,
+    large_causes,
+    make,
+    plan,
+)
+from transom.hub.contexts.row import Row
+from transom.hub.contexts.state import BUILDER, PROGRESS, Builder, Job, Scope
+from transom.hub.contexts.store import ContextStore, Described
+from transom.model.contexts import ContextKinds
+from transom.model.names import Key
+from transom.model.resources import Resource
+from transom.runtime.clock import Clock
+from transom.runtime.signals import Level, wait_any
+from transom.runtime.steps import step
+from transom.runtime.telemetry import get_logger, metrics
+
+log_event = get_logger(__name__)
+
+OVERRIDE, FREEZE, REGION = "ContextOverride", "ContextFreeze", "Region"
+
+_PAGE = 500
+_INLINE = 500
+"""A tenant with more subjects than these is a job; so are tenants beyond these subjects in one page."""
+_LOOK_AGAIN_SECONDS = 600.0
+_WAIT_SECONDS = 30.0
+
+_rows_written = Counter("transom_context_rows_total", "Context rows written", ["lane"], registry=metrics)
+
+
+class Options(NamedTuple):
+    """How the builder guards. `bulk_rows`: a cause that changes more contexts than these goes in bulk."""
+
+    bulk_rows: int = 100
+    limits: Limits = Limits()
+
+
+def _nobody() -> moves.Heard:
+    return {}
+
+
+@dataclass
+class ContextBuilder:
+    """Builds the contexts of `kinds`. `heard` says what gateways report; `poked` wakes the builder for it.
+
+    `known` is the claim that publishers pass on: every change of a resource up to it is in the rows, but for
+    what a guard holds back. `controls` rises when freezes or the regions declared have changed.
+    """
+
+    contexts: ContextStore
+    kinds: ContextKinds
+    clock: Clock
+    options: Options = field(default_factory=Options)
+    heard: Callable[[], moves.Heard] = _nobody
+    state: Builder = field(default_factory=Builder)
+    progress: int = 0
+    frozen: frozenset[str] = frozenset()
+    declared: frozenset[str] = frozenset()
+    poked: Level = field(default_factory=Level)
+    controls: Level = field(default_factory=Level)
+    _overrides: list[Resource] = field(default_factory=list[Resource])
+    _run: jobs.Run | None = None
+    _looked: int = -1
+    _moving_after: int = 0
+    _moving: bool = True
+    _moves_seen: int = -1
+
+    def __post_init__(self) -> None:
+        self._guard = ShareGuard(self.options.limits)
+        self._subjects = frozenset(kind.subject for kind in self.kinds)
+        self._watched = self._subjects | {TENANT, OVERRIDE, FREEZE, REGION}
+
+    @property
+    def known(self) -> int:
+        """Every change of a resource up to this revision is in the rows."""
+        waiting = [job.revision - 1 for job in self.state.jobs if job.revision]
+        return min([self.progress, *waiting])
+
+    @property
+    def moving(self) -> bool:
+        """Whether there may be rows that are to leave a region: what gateways say is of interest then."""
+        return self._moving
+
+    def allowed(self) -> dict[str, int]:
+        """How many rows of each hold people let pass now."""
+        return allowances(self._overrides, self.clock.wall())
+
+    # --- running ---
+
+    async def run(self) -> None:
+        """Build for ever. Raises what the store raises; begun again, it reads what it must remember."""
+        await self.load()
+        again = self.clock.monotonic() + _LOOK_AGAIN_SECONDS
+        while True:
+            seen, poked = self.contexts.store.changed.value, self.poked.value
+            if await self.do_some():
+                continue
+            await wait_any([(self.contexts.store.changed, seen), (self.poked, poked)], _WAIT_SECONDS)
+            if self.clock.monotonic() >= again:
+                again = self.clock.monotonic() + _LOOK_AGAIN_SECONDS
+                self.state = looked_at_again(self.state)
+
+    async def do_some(self) -> bool:
+        """A page of each kind of work, what is new first; False when there is nothing to do.
+
+        One after the other: what is new waits for a page of a job at most, and a storm of it starves no job.
+        """
+        done = [await self._look(), await self._work(), await self._finish_moves()]
+        return any(done)
+
+    async def load(self) -> None:
+        """Read what was remembered; kinds whose schema was raised are to be built again."""
+        self._run, self._looked, self._moving = None, -1, True
+        state = self.state = Builder.read(await self.contexts.remembered(BUILDER))
+        progress = await self.contexts.remembered(PROGRESS)
+        # At the very beginning everything is built as jobs: it may be a million resources.
+        self.progress = int(progress) if progress else self.contexts.store.changed.value
+        first = 0 if progress else 1
+        for kind in self.kinds:
+            if self.state.schemas.get(kind.name) != kind.schema:
+                job = Job(Scope(kind.name), Cause("schema", f"{kind.name}/{kind.schema}"), revision=first)
+                state = state.with_job(job)
+        await self._load_controls()
+        # With the progress: what was to be built at the very beginning must not be forgotten.
+        await self._put([], looked_at_again(state), self.progress)
+
+    async def _load_controls(self) -> None:
+        self._overrides = list((await self.contexts.existing(OVERRIDE)).values())
+        self.frozen = await self.contexts.names(FREEZE)
+        self.declared = await self.contexts.names(REGION)
+        self.controls.rise()
+
+    # --- what is new ---
+
+    async def _look(self) -> bool:
+        """Build what was described since the last look; False when nothing was."""
+        newest = self.contexts.store.changed.value
+        if newest <= self._looked:
+            return False
+        page = await self.contexts.described(self.progress, self._watched, _PAGE)
+        state, subjects = await self._affected(page.items)
+        if page.items:
+            await self._build(subjects, state, page.upto)
+        else:
+            self.progress = max(self.progress, page.upto)
+        # Our own rows raise the store's revision, too: nothing to look at.
+        self._looked = -1 if page.more else max(newest, self.progress)
+        return bool(page.items) or page.more
+
+    async def _affected(self, items: Sequence[Described]) -> tuple[Builder, list[Subject]]:
+        """The subjects that changed resources concern; the state with jobs for those that are too many."""
+        state, subjects = self.state, dict[Key, Subject]()
+        kinds = {item.key.kind for item in items}
+        if kinds & {OVERRIDE, FREEZE, REGION}:
+            await self._load_controls()
+        if OVERRIDE in kinds:
+            state = looked_at_again(state)
+        for item in items:
+            if item.key.kind == TENANT:
+                cause = Cause("tenant", item.key.name)
+                of_tenant = await self._of_tenant(item.key.name, _INLINE - len(subjects))
+                if of_tenant is None:
+                    state = state.with_job(Job(Scope("", item.key.name), cause, item.revision))
+                for found in of_tenant or ():
+                    subjects.setdefault(found.key, Subject(found.key, found.resource, cause))
+                subjects[item.key] = Subject(item.key, item.resource, cause)
+            elif item.key.kind in self._subjects:
+                subjects[item.key] = Subject(item.key, item.resource, Cause("subject", str(item.key)))
+        return state, [each for each in subjects.values() if each.key.kind in self._subjects]
+
+    async def _of_tenant(self, tenant: str, most: int) -> list[Described] | None:
+        """The subjects that belong to a tenant; None when they are more than `most`."""
+        found: list[Described] = []
+        for kind in sorted(self._subjects - {TENANT}):
+            room = most - len(found)
+            if room < 0:
+                return None
+            found.extend(await self.contexts.subjects(kind, tenant, None, room + 1))
+        return found if len(found) <= most else None
+
+    async def _build(self, subjects: Sequence[Subject], state: Builder, upto: int) -> None:
+        planned = await self._planned(subjects, "")
+        drafts = in_lanes(planned.drafts, large_causes(planned.drafts, self.options.bulk_rows))
+        passing, state = await self._guarded(not_on_hold(self.state, drafts), state)
+        freed = {draft.row.kind for draft in passing if draft.row.deleted}
+        if freed:  # a key that two wanted may be the other's now
+            state = looked_at_again(state, lambda hold: hold.guard == DUPLICATE and hold.scope.kind in freed)
+        state = with_refusals(state, subjects, planned.refusals, self.clock.wall())
+        await self._write(passing, state, upto)
+
+    async def _planned(self, subjects: Sequence[Subject], only: str) -> Plan:
+        """What must be written for `subjects`, of one kind of contexts or ("") of all."""
+        kinds = [kind for kind in self.kinds if only in ("", kind.name)]
+        tenants = await self.contexts.existing(TENANT, {each.key.namespace for each in subjects} - {""})
+        made, refused = make(kinds, subjects, tenants)
+        held = await self.contexts.held([str(each.key) for each in subjects], [each.key for each in made])
+        if only:
+            held = [row for row in held if row.kind == only]
+        planned = plan(
+            subjects, made, held, self.declared, taking_over(self.state, self._overrides, self.clock.wall())
+        )
+        step("contexts.planned")
+        return Plan(planned.drafts, [*refused, *planned.refusals])
+
+    # --- guards ---
+
+    async def _guarded(self, drafts: Sequence[Draft], state: Builder) -> tuple[list[Draft], Builder]:
+        """What may be written, and the state with holds for what may not."""
+        now = self.clock.monotonic()
+        of = await self._counted(weights(drafts), now)
+        passing, held = self._guard.judge(drafts, of, self.allowed(), now)
+        for each in held:
+            state = with_hold(state, hold_of(each, self.clock.wall()))
+        self._guard.passed(passing, now)
+        return passing, state
+
+    async def _counted(self, counts: Mapping[Scope, int], now: float) -> dict[Scope, int]:
+        asked = self._guard.in_question(counts, now)
+        return {scope: await self.contexts.count(scope, enough) for scope, enough in asked.items()}
+
+    # --- jobs ---
+
+    async def _work(self) -> bool:
+        """One page of a job; False when there is none. A tenant's change goes before the rest."""
+        if not self.state.jobs:
+            return False
+        if self._run is None or self._run.job not in self.state.jobs:
+            job = min(self.state.jobs, key=lambda job: job.cause.what != "tenant")
+            self._run = jobs.Run(job, jobs.subject_kinds(job, self.kinds))
+        run = self._run
+        found = await self._next_page(run)
+        if found is None:
+            await self._turn(run)
+            return True
+        planned = await self._planned(found, run.job.scope.kind)
+        if not run.job.writing:
+            run.count(planned)
+            if await self._counted_enough(run):
+                await self._turn(run)
+            return True
+        drafts = run.writable(planned.drafts)
+        if run.job.cause.what != "again":
+            drafts = not_on_hold(self.state, drafts)
+        drafts = in_lanes(drafts, {run.job.cause} if run.job.bulk else ())
+        state = with_refusals(self.state, found, planned.refusals, self.clock.wall())
+        if run.job.cause.what != "again":  # what people allowed does not count against what comes after
+            self._guard.passed(drafts, self.clock.monotonic())
+        await self._write(drafts, state, self.progress)
+        return True
+
+    async def _next_page(self, run: jobs.Run) -> list[Subject] | None:
+        """The next subjects of a job; None when all were seen."""
+        job = run.job
+        while run.subjects:
+            kind = run.subjects[0]
+            namespace = "" if kind == TENANT else job.scope.tenant
+            page = await self.contexts.subjects(kind, namespace, run.after, _PAGE)
+            run.after = page[-1].key if page else None
+            if len(page) < _PAGE:
+                run.subjects.pop(0)
+                run.after = None
+            subjects = [Subject(found.key, found.resource, job.cause) for found in page]
+            # Only what was held back may be about subjects that are gone.
+            wanted = [
+                each
+                for each in subjects
+                if (each.resource is not None or job.cause.what == "again")
+                and job.scope.tenant in ("", each.tenant)
+            ]
+            if wanted:
+                return wanted
+        return None
+
+    async def _counted_enough(self, run: jobs.Run) -> bool:
+        """Whether a job need not be counted to its end: nothing is there that could be taken away."""
+        if run.job.cause.what != "schema" or run.drafts <= self.options.bulk_rows:
+            return False
+        return await self.contexts.count(run.job.scope, 1) == 0
+
+    async def _turn(self, run: jobs.Run) -> None:
+        """A phase of a job is done."""
+        self._run = None
+        job = run.job
+        if job.writing:
+            kind = next((kind for kind in self.kinds if kind.name == job.scope.kind), None)
+            state = jobs.over(self.state, job, kind.schema if kind else 0)
+        else:
+            now = self.clock.monotonic()
+            counts = {jobs.scope_of(job, kind): tally.total for kind, tally in run.tallies.items()}
+            state = jobs.decided(
+                run,
+                self.state,
+                await self._counted(counts, now),
+                self._guard,
+                self.allowed(),
+                self.options.bulk_rows,
+                now=now,
+                wall=self.clock.wall(),
+            )
+        await self._write([], state, self.progress)
+        # What could not be claimed before can be now: publishers that wait to say so are woken.
+        self.contexts.news.rise()
+
+    # --- moves ---
+
+    async def _finish_moves(self) -> bool:
+        """Let rows leave regions, one page; False when none could."""
+        if not self._moving or self._moves_seen == self.poked.value:
+            return False
+        poked = self.poked.value
+        rows = await self.contexts.moving(self._moving_after, _PAGE)
+        if not rows and not self._moving_after:
+            self._moving = False
+            return False
+        self._moving_after = rows[-1].revision if len(rows) == _PAGE else 0
+        done = moves.finished(rows, self.heard(), self.declared, self.contexts.store.epoch)
+        if done:
+            await self._put(done, self.state, self.progress)
+        elif not self._moving_after:
+            self._moves_seen = poked  # until somebody is heard again
+        return True
+
+    # --- writing ---
+
+    async def _write(self, drafts: Sequence[Draft], state: Builder, upto: int) -> None:
+        await self._put([draft.row for draft in drafts], state, upto)
+
+    async def _put(self, rows: Sequence[Row], state: Builder, upto: int) -> None:
+        """Write rows, state and progress, as far as they are new."""
+        fresh = {} if state is self.state else {BUILDER: state.written()}
+        if rows or fresh:
+            written = await self.contexts.write(rows, upto=upto, unseen=self._watched, state=fresh)
+            self.progress = max(self.progress, written.progress)
+            for row in written.rows:
+                _rows_written.labels(row.lane).inc()
+                if row.leaving:
+                    self._moving, self._moves_seen = True, -1
+        else:
+            self.progress = max(self.progress, upto)
+        self.state = state

@@ -1,0 +1,222 @@
+"""What may not happen to contexts at once, however it came about. Pure.
+
+The guard of shares: what changes or deletes more than a share of a kind's rows, or of a tenant's rows of a
+kind, within a few seconds, is held back until somebody allows it by name. Seconds, and not one pass of the
+builder, because how many changes a pass sees is chance. Never held: what only adds, what only moves between
+regions (`moves` verifies that), and what restricts because its own resource or tenant was changed.
+Source of the rule: docs/explanation/contexts.md tells the outages it is for. Next on the data's way: `store`.
+"""
+
+import contextlib
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from prometheus_client import Counter
+
+from transom.hub.contexts.planning import Draft
+from transom.hub.contexts.state import Hold, Scope
+from transom.model.resources import Resource
+from transom.model.times import read_time
+from transom.runtime.telemetry import metrics
+
+SHARE = "share"
+DUPLICATE = "duplicate"
+SOAK = "soak"
+
+_EXAMPLES = 10
+_SCOPES_MAX = 4096
+
+guarded = Counter(
+    "transom_context_guard_total",
+    "Contexts that a guard held back or refused",
+    ["guard"],
+    registry=metrics,
+)
+
+
+class Limits(NamedTuple):
+    """`share` of a scope's rows (0 to 1; None: this guard is off), once more than `min_rows` are affected,
+    within `seconds`.
+    """
+
+    share: float | None = 0.2
+    min_rows: int = 10
+    seconds: float = 10.0
+
+
+def hold_id(guard: str, kind: str = "", tenant: str = "") -> str:
+    """How people name what a guard holds: `share.api-key.acme`, or `share.api-key` for all tenants."""
+    return ".".join(part for part in (guard, kind.replace("_", "-"), tenant) if part)
+
+
+# --- overrides -----------------------------------------------------------------------------------------
+
+
+def allowances(overrides: Iterable[Resource], now: float) -> dict[str, int]:
+    """How many rows people let pass of what a guard holds, by its id; `now` is wall seconds."""
+    allowed: dict[str, int] = {}
+    for override in overrides:
+        until, upto = override.spec.get("until"), override.spec.get("upTo")
+        # What a release before or after this one wrote must not stop the builder.
+        with contextlib.suppress(ValueError):
+            if isinstance(until, str) and isinstance(upto, int) and read_time(until) > now:
+                allowed[override.metadata.name] = upto
+    return allowed
+
+
+# --- the share of a kind or of a tenant ----------------------------------------------------------------
+
+
+def weighs(draft: Draft) -> bool:
+    """Whether a draft takes something away from somebody, so that it counts."""
+    row, before = draft.row, draft.before
+    if before is None or before.deleted:
+        return False
+    if draft.cause.what == "again" or row.deleted:
+        return True
+    if row.restricts and not before.restricts:
+        return draft.cause.what == "schema"
+    # A raised schema is meant to change every row; it soaks in one region instead.
+    return row.value != before.value and not row.restricts and draft.cause.what != "schema"
+
+
+@dataclass
+class Window:
+    """How many rows of each scope were changed or deleted within the last `seconds`; bounded in scopes."""
+
+    seconds: float
+    _noted: dict[Scope, deque[tuple[float, int]]] = field(
+        default_factory=dict[Scope, deque[tuple[float, int]]]
+    )
+
+    def recent(self, scope: Scope, now: float) -> int:
+        """How many, as of `now` (monotonic seconds)."""
+        noted = self._noted.get(scope)
+        if noted is None:
+            return 0
+        while noted and noted[0][0] <= now - self.seconds:
+            noted.popleft()
+        if not noted:
+            del self._noted[scope]
+        return sum(count for _, count in noted)
+
+    def note(self, scope: Scope, count: int, now: float) -> None:
+        """Count some more; what came within a tenth of a second is one note."""
+        noted = self._noted.pop(scope, None) or deque()
+        if noted and now - noted[-1][0] < self.seconds / 100:
+            noted[-1] = (noted[-1][0], noted[-1][1] + count)
+        else:
+            noted.append((now, count))
+        self._noted[scope] = noted
+        while len(self._noted) > _SCOPES_MAX:
+            del self._noted[next(iter(self._noted))]
+
+
+class Held(NamedTuple):
+    """A scope of which more would change or go than may, and the drafts that are held back for it."""
+
+    scope: Scope
+    drafts: list[Draft]
+    of: int
+
+
+@dataclass
+class ShareGuard:
+    """Judges drafts; remembers how much it let through lately (`Window`)."""
+
+    limits: Limits
+    window: Window = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.window = Window(self.limits.seconds)
+
+    def in_question(self, counts: Mapping[Scope, int], now: float) -> dict[Scope, int]:
+        """Of how many rows each scope is must be known to judge this many drafts; and how many are enough."""
+        share = self.limits.share
+        if share is None:
+            return {}
+        affected = {scope: count + self.window.recent(scope, now) for scope, count in counts.items()}
+        return {
+            scope: int(count / share) + 1 if share else 1
+            for scope, count in affected.items()
+            if count > self.limits.min_rows
+        }
+
+    def judge(
+        self, drafts: Sequence[Draft], of: Mapping[Scope, int], allowed: Mapping[str, int], now: float
+    ) -> tuple[list[Draft], list[Held]]:
+        """What passes, and what is held. `of` are the rows of the scopes `in_question`."""
+        passing, held = list(drafts), list[Held]()
+        # A tenant's part is taken out first: it alone waits, and counts for the kind no more.
+        for scope in sorted(of, key=lambda scope: not scope.tenant):
+            mine = [draft for draft in passing if weighs(draft) and scope in scopes_of(draft)]
+            narrow = narrowed(scope, {draft.row.tenant for draft in mine})
+            if self.too_many(scope, len(mine), of[scope], allowed, now, narrow):
+                held.append(Held(narrow, mine, of[scope]))
+                gone = {draft.row.key for draft in mine}
+                passing = [draft for draft in passing if draft.row.key not in gone]
+        return passing, held
+
+    def too_many(
+        self,
+        scope: Scope,
+        count: int,
+        of: int,
+        allowed: Mapping[str, int],
+        now: float,
+        named: Scope | None = None,
+    ) -> bool:
+        """Whether `count` more rows of a scope that has `of` may not change or go now.
+
+        `named` is the scope that people would allow, when it is a narrower one.
+        """
+        affected = count + self.window.recent(scope, now)
+        share = self.limits.share
+        if share is None or not count or affected <= self.limits.min_rows or affected <= share * of:
+            return False
+        ids = {hold_id(SHARE, each.kind, each.tenant) for each in (scope, named or scope)}
+        return affected > max(allowed.get(each, 0) for each in ids)
+
+    def passed(self, drafts: Iterable[Draft], now: float) -> None:
+        """Remember what was let through."""
+        for scope, count in weights(drafts).items():
+            self.window.note(scope, count, now)
+
+
+def narrowed(scope: Scope, tenants: Collection[str]) -> Scope:
+    """What is held when all that is too much of `scope` is one tenant's: its part, and nobody else's."""
+    return Scope(scope.kind, *tenants) if len(tenants) == 1 else scope
+
+
+def weights(drafts: Iterable[Draft]) -> dict[Scope, int]:
+    """How many drafts take something away, by the scopes they count for."""
+    counts: dict[Scope, int] = {}
+    for draft in filter(weighs, drafts):
+        for scope in scopes_of(draft):
+            counts[scope] = counts.get(scope, 0) + 1
+    return counts
+
+
+def scopes_of(draft: Draft) -> tuple[Scope, ...]:
+    """The scopes a draft counts for; a tenant's own change names it, and counts for the kind alone."""
+    kind, tenant = draft.row.kind, draft.row.tenant
+    if draft.cause.what == "tenant" and draft.cause.name == tenant:
+        return (Scope(kind),)
+    return (Scope(kind, tenant), Scope(kind))
+
+
+def hold_of(held: Held, now: float) -> Hold:
+    """What is remembered, and shown, of what is held. `now` is wall seconds."""
+    deletes = sum(draft.row.deleted for draft in held.drafts)
+    return Hold(
+        id=hold_id(SHARE, held.scope.kind, held.scope.tenant),
+        guard=SHARE,
+        scope=held.scope,
+        changes=len(held.drafts) - deletes,
+        deletes=deletes,
+        of=held.of,
+        examples=tuple(draft.row.key for draft in held.drafts[:_EXAMPLES]),
+        since=now,
+    )

@@ -1,0 +1,94 @@
+"""What the builder of contexts must remember, kept in the store in the same transactions as its rows.
+
+Next on the data's way: `store`.
+"""
+
+from typing import Self
+
+import msgspec
+
+from transom.hub.contexts.planning import Cause, Refusal
+from transom.model.resources import to_json
+
+PROGRESS = "progress"
+"""Under this name: the revision up to which changed resources were looked at."""
+BUILDER = "builder"
+GATES = "gates"
+
+HOLDS_MAX = 200
+REFUSED_MAX = 100
+
+
+class Scope(msgspec.Struct, frozen=True, order=True):
+    """Some contexts: those of a kind and tenant. An empty `kind` stands for every kind, an empty `tenant`
+    for every tenant's.
+    """
+
+    kind: str
+    tenant: str = ""
+
+
+class Job(msgspec.Struct, frozen=True):
+    """Contexts to be looked at page by page, because there may be very many.
+
+    First everything is counted, so that the guards see the whole and not a page, then it is written. A job
+    that was interrupted begins its phase again; what is written already is no difference any more.
+    `revision` is that of the change that caused it (0: no resource did): until the job is done, nobody may
+    claim to know all up to there. `bulk` and `held` (kinds) are what counting has decided.
+    """
+
+    scope: Scope
+    cause: Cause
+    revision: int = 0
+    writing: bool = False
+    bulk: bool = False
+    held: tuple[str, ...] = ()
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """What a guard holds back: how many rows of its scope would change or go, of how many there are."""
+
+    id: str
+    guard: str
+    scope: Scope
+    changes: int
+    deletes: int
+    of: int
+    examples: tuple[str, ...]
+    since: float
+
+
+class Builder(msgspec.Struct, frozen=True):
+    """Schemas built by kind, jobs to do, what guards hold back, and subjects that give no good context."""
+
+    schemas: dict[str, int] = {}
+    jobs: tuple[Job, ...] = ()
+    holds: tuple[Hold, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+
+    @classmethod
+    def read(cls, data: bytes | None) -> Self:
+        """Read what `written` wrote; nothing was remembered: as it is at the very beginning."""
+        return msgspec.json.decode(data, type=cls) if data else cls()
+
+    def written(self) -> bytes:
+        """As it stands in the store."""
+        return to_json(self)
+
+    def with_job(self, job: Job) -> Self:
+        """With a job added; one for the same contexts and of the same cause is begun again instead.
+
+        What was decided for it stays: a bulk change does not become a small one because half of it is done.
+        """
+        same = [held for held in self.jobs if (held.scope, held.cause) == (job.scope, job.cause)]
+        others = [held for held in self.jobs if held not in same]
+        if same:
+            bulk = job.bulk or any(held.bulk for held in same)
+            revisions = [each.revision for each in (job, *same) if each.revision]
+            job = msgspec.structs.replace(job, bulk=bulk, revision=min(revisions, default=0))
+        return msgspec.structs.replace(self, jobs=(*others, job))
+
+    def with_hold(self, hold: Hold) -> Self:
+        """With a hold added, or brought up to date."""
+        others = tuple(held for held in self.holds if held.id != hold.id)
+        return msgspec.structs.replace(self, holds=(*others, hold))
