@@ -4,36 +4,32 @@ from pathlib import Path
 
 from transom.catalog.deployment.driver import RegionalDeploymentPlanner
 from transom.catalog.deployment.kind import REGIONAL_DEPLOYMENT
+from transom.model.errors import InvalidError, Problem
 from transom.processes.lifetime import collect_seldom, until_told_to_stop
 from transom.region.config import RegionConfig
 from transom.region.service import running_region
 from transom.runtime.clock import SystemClock
-from transom.runtime.config import beside, load
+from transom.runtime.config import load
 from transom.runtime.randomness import Randomness
 from transom.runtime.telemetry import configure_logging, get_logger
 
 log = get_logger(__name__)
 
 
-async def run_region(config_path: Path) -> None:
-    """Run the region of a configuration file until SIGTERM or SIGINT. Raises what `running_region` raises."""
-    config = region_config(config_path)
+async def run_region(config_path: Path, name: str | None = None) -> None:
+    """Run the region of a configuration file until SIGTERM or SIGINT.
+
+    Raises what `running_region` raises, and `InvalidError` when the file is not of the region `name`.
+    """
+    config = load(config_path, RegionConfig)
+    if name not in (None, config.name):
+        wrong = f"is the configuration of region {config.name!r}, not {name!r}"
+        raise InvalidError(f"configuration {config_path}", [Problem("name", wrong)])
     configure_logging(f"region/{config.name}", config.log_level)
     planners = {REGIONAL_DEPLOYMENT.name: RegionalDeploymentPlanner()}
     async with running_region(config, planners, SystemClock(), Randomness(), _announce):
         collect_seldom()
         await until_told_to_stop()
-
-
-def region_config(path: Path) -> RegionConfig:
-    """The configuration in a file, with its paths made absolute."""
-    config = load(path, RegionConfig)
-    paths = {
-        name: beside(path, value)
-        for name in ("data", "tls_cert", "tls_key")
-        if (value := getattr(config, name)) is not None
-    }
-    return config.model_copy(update=paths)
 
 
 def _announce(port: int) -> None:

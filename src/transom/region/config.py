@@ -29,9 +29,10 @@ class ZoneConfig(Config):
 class RegionConfig(Config):
     """`data` is the region's folder; relative paths begin at the file's folder.
 
-    The log's server listens on `host` and `port` (0: any free one) and lets in the one key whose SHA-256, in
-    hexadecimal, is `link_key_hash`. `tls_cert` and `tls_key` (PEM) are required for any address but this
-    machine's.
+    The log's server listens on `host` and `port` (0: any free one) and lets in the key whose SHA-256, in
+    hexadecimal, is `link_key_hash`, and, when the region has gateways on other machines, the one whose
+    SHA-256 is `gateway_key_hash`; a gateway on this machine reads the log's file. `tls_cert` and `tls_key`
+    (PEM) are required for any address but this machine's.
     """
 
     name: str
@@ -41,6 +42,7 @@ class RegionConfig(Config):
     host: str = "127.0.0.1"
     port: int = Field(default=8481, ge=0, le=65535)
     link_key_hash: str = Field(pattern=_SHA256_HEX)
+    gateway_key_hash: str | None = Field(default=None, pattern=_SHA256_HEX)
     tls_cert: Path | None = None
     tls_key: Path | None = None
     heartbeat_seconds: float = Field(default=2.0, ge=0.1, le=3600)

@@ -5,12 +5,12 @@ one; so each agent has an inbox here, which holds the newest record of every key
 looked. Next on the data's way: `agent`.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from transom.logs.protocol import TopicPartition
 from transom.model.records import Record
+from transom.region.forwarding import ForwardingTable
 from transom.runtime.signals import Level
-from transom.tables.digests import Digest
 from transom.tables.protocol import Table
 
 
@@ -32,12 +32,11 @@ class Inbox:
         return list(taken.values())
 
 
-class DesiredTable:
-    """A table that tells each inbox what changed. All else is the inner table's."""
+class DesiredTable(ForwardingTable):
+    """A table that tells each inbox what changed."""
 
     def __init__(self, inner: Table) -> None:
-        self.inner = inner
-        self.changed = inner.changed
+        super().__init__(inner)
         self._inboxes: list[Inbox] = []
 
     def inbox(self) -> Inbox:
@@ -55,31 +54,3 @@ class DesiredTable:
             for inbox in self._inboxes:
                 inbox.put(changed)
         return changed
-
-    async def positions(self) -> Mapping[TopicPartition, int]:
-        """See `Table.positions`."""
-        return await self.inner.positions()
-
-    async def get(self, key: str) -> Record | None:
-        """See `Table.get`."""
-        return await self.inner.get(key)
-
-    async def scan(self, prefix: str = "") -> list[Record]:
-        """See `Table.scan`."""
-        return await self.inner.scan(prefix)
-
-    async def latest(self) -> Record | None:
-        """See `Table.latest`."""
-        return await self.inner.latest()
-
-    async def digest(self) -> Digest:
-        """See `Table.digest`."""
-        return await self.inner.digest()
-
-    async def in_buckets(self, buckets: Collection[int]) -> list[Record]:
-        """See `Table.in_buckets`."""
-        return await self.inner.in_buckets(buckets)
-
-    async def close(self) -> None:
-        """See `Table.close`."""
-        await self.inner.close()

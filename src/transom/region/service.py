@@ -23,7 +23,7 @@ from transom.region.drivers.process import ProcessDriver
 from transom.region.heartbeat import Heartbeat
 from transom.region.planning import Place, Planner
 from transom.region.reports import Reports
-from transom.region.topics import LINK_RIGHTS, TOPICS
+from transom.region.topics import GATEWAY_RIGHTS, LINK_RIGHTS, TOPICS
 from transom.runtime.clock import Clock
 from transom.runtime.http import AsgiApp, Receive, Scope, Send, check_free, serve, server_tls
 from transom.runtime.processes import folder_held
@@ -35,6 +35,7 @@ from transom.tables.sqlite import SqliteTable
 from transom.tables.sweeps import answer_sweeps
 
 _LINK_KEY = "link"
+_GATEWAY_KEY = "gateway"
 
 
 @contextlib.asynccontextmanager
@@ -80,7 +81,10 @@ async def running_region(
             group.start(f"agent {agent.place.zone}", agent.run)
         group.start("heartbeat", heartbeat.run)
         group.start("log cleaning", lambda: _clean(log, config.clean_seconds, clock, randomness))
-        served = log_server(log, {_LINK_KEY: config.link_key_hash}, {_LINK_KEY: LINK_RIGHTS})
+        keys = {_LINK_KEY: config.link_key_hash}
+        if config.gateway_key_hash is not None:
+            keys[_GATEWAY_KEY] = config.gateway_key_hash
+        served = log_server(log, keys, {_LINK_KEY: LINK_RIGHTS, _GATEWAY_KEY: GATEWAY_RIGHTS})
         app = _with_health(served, config, group)
         async with asyncio.TaskGroup() as server:
             # Not a supervised worker: a region that cannot be reached must say so and end.

@@ -1,0 +1,78 @@
+"""A gateway's configuration file (TOML)."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from transom.model.names import LABEL_RULE, is_label
+from transom.runtime.config import Config
+
+_URL_SCHEMES = {"http", "https"}
+
+
+def _path_unless_url(value: object) -> object:
+    """What is no address is a file's name, so that it begins beside the configuration like every other."""
+    if isinstance(value, str) and urlsplit(value).scheme not in _URL_SCHEMES:
+        return Path(value)
+    return value
+
+
+LogPlace = Annotated[Path | str, BeforeValidator(_path_unless_url)]
+
+
+class GatewayConfig(Config):
+    """`region` is whose gateway it is, `name` tells it from the region's others; `data` is its own folder.
+
+    `log` is the file of the region's log, or the address of its server, with the key in `log_key_file` and
+    `log_trust` (PEM) for whom to trust there (by default whom the system trusts).
+
+    `trusted_signers` are the public keys of the hub (`GET /hub/signing`), two while one replaces the other:
+    what none of them has signed for this region is refused. `context_modules` list context kinds of
+    one's own; the same as the hub's.
+
+    `cache_entries` bounds how many keys are held in memory (at most 400 bytes each), `rows` how many contexts
+    are taken into the table. `access_log` is a file ("/dev/stdout" will do); without it there is none.
+    `tls_cert` and `tls_key` (PEM) are required for any address but this machine's. The other
+    limits are those of `limits.GatewayLimits`.
+    """
+
+    region: str
+    name: str = "gateway"
+    data: Path = Path()
+    host: str = "127.0.0.1"
+    port: int = Field(default=8581, ge=0, le=65535)
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    log: LogPlace
+    log_key_file: Path | None = None
+    log_trust: Path | None = None
+    trusted_signers: list[str] = Field(min_length=1)
+    context_modules: list[str] = Field(default=[])
+    cache_entries: int = Field(default=200_000, ge=100, le=10_000_000)
+    rows: int = Field(default=5_000_000, ge=1)
+    access_log: Path | None = None
+    heartbeat_seconds: float = Field(default=2.0, ge=0.1, le=3600)
+    connections: int = Field(default=4096, ge=1, le=100_000)
+    body_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    answer_seconds: float = Field(default=60.0, gt=0, le=86_400)
+    drain_seconds: float = Field(default=10.0, ge=0, le=3600)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("region", "name")
+    @classmethod
+    def _label(cls, name: str) -> str:
+        if not is_label(name):
+            raise ValueError(f"{name!r} {LABEL_RULE}")
+        return name
+
+    @model_validator(mode="after")
+    def _belonging_together(self) -> "GatewayConfig":
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together: give both or none")
+        if isinstance(self.log, str) != (self.log_key_file is not None):
+            raise ValueError(
+                "log_key_file belongs to a log that is an address (https://HOST:PORT), and only there"
+            )
+        return self

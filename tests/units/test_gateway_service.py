@@ -1,0 +1,179 @@
+"""A gateway put together: its configuration, what it says of itself, and what no worker of it can end."""
+
+import contextlib
+import re
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import pytest
+from tests.context_parts import a_key, canaries, key_record
+
+from transom.catalog.contexts import shipped_contexts
+from transom.logs.protocol import TopicPartition
+from transom.logs.records import to_message
+from transom.logs.remote import RemoteLog
+from transom.logs.sqlite import SqliteLog
+from transom.model.errors import (
+    Advice,
+    ExistsError,
+    ForbiddenError,
+    InvalidError,
+    UnreachableError,
+    advice_for,
+)
+from transom.model.roads import CONTEXTS, CONTEXTS_BULK, DESIRED, GATEWAYS
+from transom.processes.gateway import run_gateway
+from transom.region.config import RegionConfig, ZoneConfig
+from transom.region.gateway.config import GatewayConfig
+from transom.region.gateway.service import GatewayWorkerError, _kept_going, running_gateway
+from transom.region.service import running_region
+from transom.region.topics import TOPICS
+from transom.runtime.clock import SystemClock
+from transom.runtime.config import load
+from transom.runtime.randomness import Randomness
+from transom.runtime.secret_files import hash_secret
+from transom.runtime.signing import new_signer
+from transom.tables.seals import seal
+
+CLOCK = SystemClock()
+
+
+def a_file(folder, text):
+    file = folder / "gateway.toml"
+    file.write_text(text)
+    return file
+
+
+def test_a_log_is_a_file_beside_the_configuration_or_an_address(tmp_path) -> None:
+    paths = 'log = "log.db"\ndata = "gateway"\naccess_log = "access.log"\n'
+    text = f'region = "eu"\ntrusted_signers = ["x"]\n{paths}'
+    config = load(a_file(tmp_path, text), GatewayConfig)
+    assert config.log == tmp_path / "log.db"
+    assert (config.data, config.access_log) == (tmp_path / "gateway", tmp_path / "access.log")
+    remote = text.replace('"log.db"', '"https://log.example:8481"\nlog_key_file = "gateway.key"')
+    assert load(a_file(tmp_path, remote), GatewayConfig).log == "https://log.example:8481"
+
+
+def test_every_mistake_is_reported_at_once(tmp_path) -> None:
+    text = 'region = "Not A Label"\nlog = "log.db"\nport = 99999\ntrusted_signers = []\ncolour = "blue"\n'
+    with pytest.raises(InvalidError) as caught:
+        load(a_file(tmp_path, text), GatewayConfig)
+    assert {problem.path for problem in caught.value.problems} == {
+        "region",
+        "port",
+        "trusted_signers",
+        "colour",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('log = "https://log.example:8481"', "log_key_file"),
+        ('log = "log.db"\nlog_key_file = "gateway.key"', "log_key_file"),
+        ('log = "log.db"\ntls_cert = "cert.pem"', "belong together"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(tmp_path, text: str, what: str) -> None:
+    with pytest.raises(InvalidError, match=what):
+        load(a_file(tmp_path, f'region = "eu"\ntrusted_signers = ["x"]\n{text}\n'), GatewayConfig)
+
+
+async def test_a_file_of_another_region_is_refused(tmp_path) -> None:
+    file = a_file(tmp_path, 'region = "eu"\nlog = "log.db"\ntrusted_signers = ["x"]\n')
+    with pytest.raises(InvalidError, match="gateway of region 'eu', not 'us'"):
+        await run_gateway(file, "us")
+    with pytest.raises(InvalidError, match="trusted signers"):
+        await run_gateway(file, "eu")
+
+
+@contextlib.asynccontextmanager
+async def a_gateway(folder, signer, **settings):
+    given = {"region": "eu", "log": folder / "log.db", "data": folder / "data", "port": 0}
+    config = GatewayConfig(**given, trusted_signers=[signer.public_text], **settings)
+    ports: list[int] = []
+    async with running_gateway(config, shipped_contexts(), CLOCK, Randomness(1), ports.append) as gateway:
+        while not ports:
+            await CLOCK.sleep(0.01)  # the server's own task
+        yield gateway
+
+
+async def test_what_it_knows_is_told_on_demand(tmp_path) -> None:
+    signer, key = new_signer(), a_key()
+    log = await SqliteLog.open(tmp_path / "log.db", CLOCK)
+    await log.create(TOPICS)
+    fast, bulk = canaries(7, CLOCK.wall() - 60)
+    for topic, records in ((CONTEXTS_BULK, [key_record(key, 3), bulk]), (CONTEXTS, [fast])):
+        headers = seal(records, "eu", signer)
+        await log.append([to_message(topic, *pair) for pair in zip(records, headers, strict=True)])
+    async with a_gateway(tmp_path, signer) as gateway, aiohttp.ClientSession() as http:
+        while not gateway.ready():
+            await gateway.contexts.moved.above(gateway.contexts.moved.value)
+        asked = {"x-api-key": key.decode(), "x-transom-knows": "1"}
+        async with http.get(f"{gateway.address()}/decide/", headers=asked) as answer:
+            assert answer.status == 200
+            said = dict(part.split("=") for part in answer.headers["transom-knows"].split("; "))
+        age = float(said.pop("age"))
+        assert 60 <= age < 180
+        assert said == {"epoch": "1", "revision": "7", "bulk-revision": "7", "complete": "1"}
+        async with http.get(f"{gateway.address()}/readyz") as answer:
+            body = msgspec.json.decode(await answer.read())
+        assert (answer.status, body["ready"], body["revision"], body["wrong"]) == (200, True, 7, [])
+        with pytest.raises(ExistsError, match="in use by process"):
+            async with a_gateway(tmp_path, signer):
+                pass
+    await log.close()
+
+
+@pytest.mark.parametrize("error", [KeyError("a bug"), InvalidError("x", []), MemoryError()])
+async def test_whatever_a_worker_meets_it_tries_again(error: Exception) -> None:
+    async def failing() -> None:
+        raise error
+
+    with pytest.raises(GatewayWorkerError, match=type(error).__name__) as caught:
+        await _kept_going(failing)()
+    assert advice_for(caught.value) is Advice.RETRY
+
+
+async def test_what_may_succeed_later_stays_what_it_is() -> None:
+    async def away() -> None:
+        raise UnreachableError("gone")
+
+    with pytest.raises(UnreachableError):
+        await _kept_going(away)()
+
+
+async def test_a_regions_log_server_lets_its_gateways_in_for_their_topics_alone(tmp_path) -> None:
+    key = "a gateway's key"
+    config = RegionConfig(
+        name="eu",
+        data=tmp_path,
+        port=0,
+        zones=[ZoneConfig(name="a", driver="null")],
+        link_key_hash="0" * 64,
+        gateway_key_hash=hash_secret(key),
+    )
+    ports: list[int] = []
+    async with running_region(config, {}, CLOCK, Randomness(1), ports.append):
+        while not ports:
+            await CLOCK.sleep(0.01)  # the server's own task
+        log = RemoteLog(f"http://127.0.0.1:{ports[0]}", key)
+        try:
+            assert await log.read({TopicPartition(CONTEXTS, 0): 0, TopicPartition(CONTEXTS_BULK, 0): 0}) == []
+            await log.append([to_message(GATEWAYS, key_record(a_key(), 1))])
+            with pytest.raises(ForbiddenError):
+                await log.read({TopicPartition(DESIRED, 0): 0})
+            with pytest.raises(ForbiddenError):
+                await log.append([to_message(CONTEXTS, key_record(a_key(), 1))])
+        finally:
+            await log.close()
+
+
+def test_the_configuration_in_the_reference_is_one(tmp_path) -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/gateway.md").read_text()
+    text = re.search(r"```toml\n(.*?)```", page, re.DOTALL)[1]
+    config = load(a_file(tmp_path, text), GatewayConfig)
+    given = GatewayConfig(region="eu", log=tmp_path / "log.db", trusted_signers=["BASE64"])
+    named = {"data": tmp_path / "gateway", "access_log": tmp_path / "gateway" / "access.log"}
+    assert config == given.model_copy(update=named), "what it shows are the defaults"
