@@ -111,6 +111,10 @@ def test_layers_follow_from_what_owners_read():
     assert shipped().layers == {
         "Tenant": 0,
         "Region": 0,
+        "ApiKey": 0,
+        "KafkaCluster": 0,
+        "ContextFreeze": 0,
+        "ContextOverride": 0,
         "Deployment": 0,
         "RegionalDeployment": 1,
         "Instance": 2,

@@ -38,6 +38,7 @@ FORBIDDEN = {
     "links/naming.py": "transom.hub.changes",
     "region/planning.py": "transom.links.naming",
     "region/topics.py": "transom.hub.changes",
+    "region/gateway/service.py": "transom.links.naming",
     "hub/changes.py": "transom.region.driver",
     "hub/relay.py": "sqlalchemy",
     "catalog/tenant/kind.py": "transom.logs.protocol",
@@ -76,6 +77,15 @@ def test_a_regions_process_loads_neither_the_hub_nor_its_database() -> None:
     assert {name for name in modules if name.split(".")[0] in {"sqlalchemy", "alembic"}} == set()
     assert {name for name in modules if name.startswith(("transom.hub", "transom.links"))} == set()
     assert {name for name in modules if name.endswith(".controller")} == set()
+
+
+def test_a_gateways_process_loads_neither_the_hub_nor_what_runs_apps() -> None:
+    modules = loaded_by("transom.processes.gateway")
+    assert "transom.region.gateway.service" in modules
+    assert {name for name in modules if name.split(".")[0] in {"sqlalchemy", "alembic"}} == set()
+    assert {name for name in modules if name.startswith(("transom.hub", "transom.links"))} == set()
+    assert {name for name in modules if name.endswith((".controller", ".driver"))} == set()
+    assert {name for name in modules if name.startswith("transom.region.drivers")} == set()
 
 
 def test_the_hubs_process_loads_no_region_and_no_driver() -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from transom.model.errors import InvalidError
-from transom.processes.region import region_config
 from transom.region.config import RegionConfig, ZoneConfig
 from transom.region.service import workloads
+from transom.runtime.config import load
 from transom.runtime.http import server_tls
 
 HASH = "a" * 64
@@ -20,7 +20,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_what_is_not_said_has_a_default_and_paths_begin_beside_the_file(tmp_path: Path) -> None:
-    config = region_config(write(tmp_path, f'name = "eu"\ndata = "data"\nlink_key_hash = "{HASH}"\n'))
+    config = load(write(tmp_path, f'name = "eu"\ndata = "data"\nlink_key_hash = "{HASH}"\n'), RegionConfig)
     assert config.zones == [ZoneConfig(name="a", driver="process")]
     assert (config.environment, config.host, config.heartbeat_seconds) == ("production", "127.0.0.1", 2.0)
     assert config.data == tmp_path / "data"
@@ -36,7 +36,7 @@ def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:
     zones = [{name = "a", driver = "magic"}]
     """
     with pytest.raises(InvalidError) as caught:
-        region_config(write(tmp_path, text))
+        load(write(tmp_path, text), RegionConfig)
     paths = {problem.path for problem in caught.value.problems}
     assert paths == {"name", "link_key_hash", "port", "colour", "zones[0].driver"}
 
@@ -51,7 +51,7 @@ def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:
 )
 def test_what_does_not_fit_together_is_refused(tmp_path: Path, text: str, what: str) -> None:
     with pytest.raises(InvalidError, match=what):
-        region_config(write(tmp_path, f'name = "eu"\nlink_key_hash = "{HASH}"\n{text}\n'))
+        load(write(tmp_path, f'name = "eu"\nlink_key_hash = "{HASH}"\n{text}\n'), RegionConfig)
 
 
 def test_a_certificate_that_cannot_be_read_is_named(tmp_path: Path) -> None:

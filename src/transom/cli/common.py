@@ -1,6 +1,7 @@
 """What the verbs share: their options, the way to the hub, and how things are named."""
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,10 +12,14 @@ from transom.client.config import find, read_key
 from transom.client.hub import HubClient
 from transom.model.errors import NotFoundError
 from transom.model.kinds import Kind
+from transom.runtime.clock import SystemClock, rfc3339
 
 C = TypeVar("C", bound=Callable[..., Any])
 
 TENANT = shipped()["Tenant"]
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
 class Way(NamedTuple):
@@ -57,6 +62,22 @@ def why_option(command: C) -> C:
 def run(work: Coroutine[Any, Any, None]) -> None:
     """Run a verb to its end."""
     asyncio.run(work)
+
+
+def seconds_of(option: str, text: str) -> float:
+    """The length of time in `text`, as 90s, 1m30s, 500ms or 30d. Raises `click.UsageError`."""
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise click.UsageError(f"{option} {text!r}: expected a time as 90s, 1m30s or 500ms")
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def time_after(option: str, seconds: float) -> str:
+    """The time `seconds` from now, as it stands in a spec. Raises `click.UsageError`."""
+    try:
+        return rfc3339(SystemClock().wall() + seconds)
+    except (ValueError, OverflowError):
+        raise click.UsageError(f"{option}: is too far away to be written as a time") from None
 
 
 def kind_called(name: str) -> Kind:

@@ -4,10 +4,24 @@ import click
 
 from transom import __version__
 from transom.cli.common import Way, hub_options, output_option, run
+from transom.cli.contexts_told import ready_of
 from transom.cli.output import echo_json, echo_table, span
 from transom.client.config import find
 from transom.model.errors import InvalidError
 from transom.model.resources import JsonObject
+
+_REGIONS_HEAD = (
+    "REGION",
+    "ENVIRONMENT",
+    "REACHABLE",
+    "DOWN LAG",
+    "UP LAG",
+    "KNOWS AGE",
+    "CONTEXT AGE",
+    "GATEWAYS",
+    "SWEPT",
+    "PROBLEMS",
+)
 
 
 @click.command("layers")
@@ -53,8 +67,7 @@ async def _regions(way: Way, output: str) -> None:
     if output == "json":
         echo_json(items)
         return
-    head = ("REGION", "ENVIRONMENT", "REACHABLE", "DOWN LAG", "UP LAG", "KNOWS AGE", "SWEPT", "PROBLEMS")
-    echo_table(head, [_region(item) for item in items])
+    echo_table(_REGIONS_HEAD, [_region(item) for item in items])
 
 
 def _region(item: JsonObject) -> tuple[str, ...]:
@@ -66,6 +79,8 @@ def _region(item: JsonObject) -> tuple[str, ...]:
         _number(item.get("down_lag")),
         _number(item.get("up_lag")),
         _span(item.get("knows_age_seconds")),
+        _span(item.get("context_age_seconds"), "-"),
+        _gateways(item.get("gateways")),
         _span(item.get("last_sweep_age_seconds")),
         "; ".join(f"{part}: {why}" for part, why in problems.items()) or "-",
     )
@@ -96,5 +111,9 @@ def _number(value: int | None) -> str:
     return "?" if value is None else str(value)
 
 
-def _span(seconds: float | None) -> str:
-    return "?" if seconds is None else span(seconds)
+def _span(seconds: float | None, unknown: str = "?") -> str:
+    return unknown if seconds is None else span(seconds)
+
+
+def _gateways(beats: list[JsonObject] | None) -> str:
+    return "-" if not beats else ready_of(beats)

@@ -16,6 +16,8 @@ VERBS = {
     "up": ("processes", "Run a hub and regions on this machine, each a process of its own."),
     "hub": ("processes", "Run the hub of a configuration file."),
     "region": ("processes", "Run one region of a configuration file."),
+    "gateway": ("processes", "Run one gateway of a configuration file."),
+    "drill": ("processes", "Take the hub or a region away on purpose, and say what it cost."),
     "apply": ("apply", "Create or change what the documents in a file declare."),
     "get": ("get", "List resources, or show one."),
     "describe": ("describe", "All there is to say of one resource."),
@@ -24,6 +26,8 @@ VERBS = {
     "history": ("describe", "Who changed a resource, when, why, and what."),
     "layers": ("inspect", "The kinds, and the floor each stands on."),
     "regions": ("inspect", "The roads to every region: reachable, how far behind, how old what it knows."),
+    "keys": ("keys", "Make, list and revoke API keys."),
+    "contexts": ("contexts", "What regions are told, and what guards hold back: show, freeze, allow."),
     "version": ("inspect", "Which release this is, and which the hub is."),
 }
 """Verb: the module that holds it, and its line in --help."""

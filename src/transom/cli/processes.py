@@ -1,4 +1,4 @@
-"""`transom up`, `hub` and `region`: starting what is in `processes`, each loaded only when it is started."""
+"""`transom up`, `hub`, `region`, `gateway`, `drill`: starting `processes`, each loaded when it is used."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from transom.cli.common import output_option
+from transom.cli.exit_codes import REFUSED
+from transom.cli.output import echo_json, echo_table
 
 _config_option = click.option(
     "-c", "--config", "config", type=click.Path(path_type=Path), metavar="FILE", help="Its configuration."
@@ -26,13 +30,22 @@ def hub_command(config: Path | None) -> None:
 @_config_option
 def region_command(name: str, config: Path | None) -> None:
     """Run region NAME of FILE (.transom/regions/NAME/region.toml); what it runs goes on when it ends."""
-    from transom.processes.region import region_config, run_region  # noqa: PLC0415
+    from transom.processes.region import run_region  # noqa: PLC0415
 
-    path = config or Path(".transom/regions") / name / "region.toml"
-    configured = region_config(path)
-    if configured.name != name:
-        raise click.UsageError(f"{path} is the configuration of region {configured.name!r}, not {name!r}")
-    _run(run_region(path))
+    _run(run_region(config or Path(".transom/regions") / name / "region.toml", name))
+
+
+@click.command("gateway")
+@click.argument("region")
+@_config_option
+def gateway_command(region: str, config: Path | None) -> None:
+    """Run the gateway of REGION in FILE (.transom/regions/REGION/gateway.toml) until SIGTERM or Ctrl-C.
+
+    It serves on what its own disk holds, whatever else is gone.
+    """
+    from transom.processes.gateway import run_gateway  # noqa: PLC0415
+
+    _run(run_gateway(config or Path(".transom/regions") / region / "gateway.toml", region))
 
 
 @click.command("up")
@@ -62,6 +75,60 @@ def up_command(folder: Path, port: int | None, regions: str | None, demo: bool) 
 
     names = None if regions is None else tuple(name.strip() for name in regions.split(","))
     _run(run_up(folder, port, names, demo=demo))
+
+
+@click.command("drill")
+@click.argument("what", type=click.Choice(["hub", "region"]))
+@click.argument("name", default="")
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".transom"),
+    show_default=True,
+    help="The folder of `transom up`.",
+)
+@click.option("-n", "--tenant", default="acme", show_default=True, help="Whose app is asked.")
+@click.option("--app", default="hello", show_default=True, help="The Deployment that is asked.")
+@click.option("--away", type=click.FloatRange(0, 3600), default=10.0, show_default=True, help="Seconds.")
+@click.option(
+    "--rate", type=click.FloatRange(0.1, 200), default=20.0, show_default=True, help="Requests a second."
+)
+@output_option("table", "json")
+def drill_command(
+    what: str, name: str, folder: Path, tenant: str, app: str, away: float, rate: float, output: str
+) -> None:
+    """Kill the hub, or region NAME with its gateway, keep asking all gateways, start it again, and report.
+
+    Exit code 1 when a request failed at a gateway that was not taken away.
+    """
+    from transom.processes.drill import run_drill  # noqa: PLC0415  # most verbs run no parts
+
+    if (what == "region") == (not name):
+        raise click.UsageError("say `drill hub`, or `drill region NAME`")
+    drill = run_drill(
+        folder,
+        name or None,
+        tenant=tenant,
+        app=app,
+        away_seconds=away,
+        rate=rate,
+        tell=lambda text: click.echo(text, err=True),
+    )
+    report = asyncio.run(drill)
+    if output == "json":
+        echo_json(report)
+    else:
+        rows = [
+            (gateway, str(count), str(report.failed[gateway])) for gateway, count in report.requests.items()
+        ]
+        echo_table(("GATEWAY", "REQUESTS", "FAILED"), rows)
+        click.echo(
+            f"{report.taken_away} was away for {report.away_seconds} s; noticed after "
+            f"{report.noticed_after_seconds} s, recovered {report.recovered_after_seconds} s after its start"
+        )
+    if report.failed_elsewhere:
+        raise SystemExit(REFUSED)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

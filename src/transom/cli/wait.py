@@ -1,7 +1,6 @@
 """`transom wait`: until a condition holds for what was declared last, or a resource is gone."""
 
 import asyncio
-import re
 import sys
 
 import click
@@ -12,6 +11,7 @@ from transom.cli.common import (
     output_option,
     reference,
     run,
+    seconds_of,
     split_reference,
     tenant_for,
     tenant_option,
@@ -21,9 +21,6 @@ from transom.cli.output import echo_json, harmless
 from transom.client.hub import ApiError
 from transom.client.waiting import Missing, until_condition, until_deleted, wait_for
 from transom.model.kinds import Kind
-
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 
 
 @click.command("wait")
@@ -41,7 +38,7 @@ def wait_command(
     """Wait until KIND/NAME is ready (--for=condition=Ready), or gone (--for=delete)."""
     kind, name = split_reference(resource)
     missing, met = _wanted(wanted)
-    run(_wait(Way(hub, key_file), kind, name, tenant, missing, met, _seconds(timeout), output))
+    run(_wait(Way(hub, key_file), kind, name, tenant, missing, met, seconds_of("--timeout", timeout), output))
 
 
 def _wanted(what: str) -> tuple[Missing, str]:
@@ -54,13 +51,6 @@ def _wanted(what: str) -> tuple[Missing, str]:
         raise click.UsageError("--for takes condition=NAME, condition=NAME=VALUE or delete")
     met = f"is {condition}" if value in ("", "True") else f"has {condition} {value}"
     return until_condition(condition, value or "True"), met
-
-
-def _seconds(text: str) -> float:
-    parts = _DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise click.UsageError(f"--timeout {text!r}: expected a time as 90s, 1m30s or 500ms")
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
 async def _wait(

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from transom.model.errors import InvalidError, Problem
-from transom.runtime.config import Config, beside, load
+from transom.runtime.config import Config, load
 from transom.runtime.secret_files import read_secret
 
 CLIENT_FILE = Path(".transom") / "client.toml"
@@ -53,8 +53,7 @@ def _nearest(folder: Path) -> ClientConfig | None:
     for place in (folder, *folder.parents):
         file = place / CLIENT_FILE
         if file.is_file():
-            config = load(file, ClientConfig)
-            return config.model_copy(update={"key_file": beside(file, config.key_file)})
+            return load(file, ClientConfig)
     return None
 
 

@@ -177,6 +177,27 @@ class HubClient:
         """The roads to every region, as `hub.roads.RoadsReport` describes them."""
         return _items(await self._ask("GET", "/hub/regions"))
 
+    async def contexts(self) -> JsonObject:
+        """What the hub can say of its contexts: {items: one a region, holds: what guards hold back, refused:
+        subjects without a good context}; see `hub.contexts`.
+        """
+        return msgspec.json.decode(await self._ask("GET", "/hub/contexts"))
+
+    async def contexts_diff(self, region: str) -> JsonObject:
+        """What would go out to a region now and has not: {items: [{key, change, lane, revision, tenant}],
+        more: whether there is more than that}.
+        """
+        return msgspec.json.decode(await self._ask("GET", "/hub/contexts/diff", {"region": region}))
+
+    async def contexts_restore(
+        self, kind: Kind, revision: int, tenant: str = "", name: str = "", why: str = ""
+    ) -> JsonObject:
+        """Write what resources of `kind` were at `revision` again, as new changes: {items: [{key, change}],
+        skipped: [{key, why}]}. What restricts (a revocation, a suspension) stays as it is.
+        """
+        wanted = {"kind": kind.name, "tenant": tenant, "name": name, "revision": revision, "why": why}
+        return msgspec.json.decode(await self._ask("POST", "/hub/contexts/restore", body=to_json(wanted)))
+
     async def version(self) -> JsonObject:
         """Which release the hub is."""
         return msgspec.json.decode(await self._ask("GET", "/version"))

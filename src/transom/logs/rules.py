@@ -59,7 +59,7 @@ def payload_bytes(entry: Message | Entry) -> int:
     """How much of an entry counts against `ENTRY_BYTES_MAX`."""
     size = len(entry.key or b"") + len(entry.value or b"")
     for name, value in entry.headers:
-        size += len(name.encode()) + len(value)
+        size += (len(name) if name.isascii() else len(name.encode())) + len(value)
     return size
 
 

@@ -9,14 +9,19 @@ from pathlib import Path
 import aiohttp
 import yaml
 
+from transom.catalog.api_key.kind import API_KEY
 from transom.catalog.deployment.kind import DEPLOYMENT
 from transom.catalog.instance.kind import INSTANCE
 from transom.catalog.tenant.kind import TENANT
 from transom.client.hub import HubClient
 from transom.client.waiting import until_condition, wait_for
+from transom.model.api_keys import hash_of, new_api_key
 from transom.model.resources import API_VERSION, JsonObject
 from transom.processes.parts import Part, program
+from transom.processes.up_files import Setup, address
 from transom.runtime.clock import SystemClock
+from transom.runtime.randomness import choose_secret
+from transom.runtime.secret_files import read_secret, write_private
 
 _TENANT = "acme"
 _APP = "hello"
@@ -26,11 +31,11 @@ _ASK_SECONDS = 2.0
 _LOOK_SECONDS = 0.1
 
 
-async def show_demo(hub: HubClient, folder: Path, hub_part: Part, regions: Sequence[Part]) -> None:
+async def show_demo(hub: HubClient, setup: Setup, parts: Sequence[Part]) -> None:
     """Declare the demo in all regions, wait until it is ready, and print what to try."""
-    names = [part.name.removeprefix("region ") for part in regions]
+    names = list(setup.regions)
     manifests = [_tenant(), _deployment(names)]
-    file = folder / f"{_APP}.yaml"
+    file = setup.folder / f"{_APP}.yaml"
     if not file.exists():
         text = yaml.safe_dump_all(manifests, sort_keys=False)
         await asyncio.to_thread(file.write_text, text, encoding="utf-8")
@@ -38,6 +43,8 @@ async def show_demo(hub: HubClient, folder: Path, hub_part: Part, regions: Seque
     for kind, manifest, tenant in ((TENANT, manifests[0], ""), (DEPLOYMENT, manifests[1], _TENANT)):
         if await hub.find(kind, manifest["metadata"]["name"], tenant) is None:
             await hub.create(kind, manifest, tenant, why="transom up --demo")
+    key = _kept_key(setup.folder / "demo.key")
+    await _declare_key(hub, key)
     missing = "nothing was heard of it"
 
     def tell(text: str) -> None:
@@ -52,7 +59,45 @@ async def show_demo(hub: HubClient, folder: Path, hub_part: Part, regions: Seque
     except TimeoutError:
         print(f"{_APP} is not ready: {missing}", flush=True)
         return
-    print(_what_to_try(folder, hub_part, regions[0], where, pid), flush=True)
+    gateways = [address(config) for config in setup.gateways.values()]
+    async with aiohttp.ClientSession() as http:
+        await asyncio.gather(*(_until_served(http, gateway, key) for gateway in gateways))
+    print(_what_to_try(setup, parts, key, where, pid), flush=True)
+
+
+def _kept_key(file: Path) -> str:
+    """The demo's API key; made once."""
+    if not file.exists():
+        write_private(file, new_api_key(choose_secret) + "\n")
+    return read_secret(file)
+
+
+async def _declare_key(hub: HubClient, key: str) -> None:
+    """Declare the key's hash at the hub, when it is not there."""
+    # Named after its hash: another folder's demo, or a key that was revoked, is another key.
+    name = f"demo-{hash_of(key.encode()).hex()[:8]}"
+    if await hub.find(API_KEY, name, _TENANT) is None:
+        manifest: JsonObject = {
+            "apiVersion": API_VERSION,
+            "kind": API_KEY.name,
+            "metadata": {"name": name, "namespace": _TENANT},
+            "spec": {"hash": hash_of(key.encode()).hex()},
+        }
+        await hub.create(API_KEY, manifest, _TENANT, why="transom up --demo")
+
+
+async def _until_served(http: aiohttp.ClientSession, gateway: str, key: str) -> None:
+    """Wait until a gateway knows the key and has somewhere to send its requests."""
+    headers = {"Authorization": f"Bearer {key}"}
+    timeout = aiohttp.ClientTimeout(total=_ASK_SECONDS)
+    while True:
+        try:
+            async with http.get(f"{gateway}/apps/{_APP}/", headers=headers, timeout=timeout) as response:
+                if response.ok:
+                    return
+        except (aiohttp.ClientError, TimeoutError):
+            pass
+        await SystemClock().sleep(_LOOK_SECONDS)
 
 
 def _tenant() -> JsonObject:
@@ -103,8 +148,12 @@ async def _pid_at(http: aiohttp.ClientSession, place: str) -> int:
         return int((await response.json())["pid"])
 
 
-def _what_to_try(folder: Path, hub: Part, region: Part, where: str, pid: int) -> str:
-    t, file = program(), shlex.quote(str(folder / f"{_APP}.yaml"))
+def _what_to_try(setup: Setup, parts: Sequence[Part], key: str, where: str, pid: int) -> str:
+    t, file = program(), shlex.quote(str(setup.folder / f"{_APP}.yaml"))
+    hub, region = parts[0], parts[1]
+    calls = "\n".join(
+        f'  curl -H "X-Api-Key: $KEY" {address(gateway)}/apps/{_APP}/' for gateway in setup.gateways.values()
+    )
     return f"""\
 {_APP} is ready. Things to try, in another terminal in this folder:
 
@@ -117,7 +166,12 @@ def _what_to_try(folder: Path, hub: Part, region: Part, where: str, pid: int) ->
   {t} wait --for=condition=Ready deployment/{_APP}
   {t} history deployment/{_APP}
 
-  kill -9 {hub.pid()}      # the hub: the regions go on without it
+Through each region's gateway, with a key that was made for this demo:
+
+  KEY={key}
+{calls}
+
+  kill -9 {hub.pid()}      # the hub: the regions go on without it, the gateways too
   {hub.command_line} &
   kill -9 {region.pid()}      # a region: what it runs goes on, and is taken over by
   {region.command_line} &

@@ -16,6 +16,8 @@ from typing import Any
 class Answer(BaseHTTPRequestHandler):
     """GET / says who answers; GET /pid is the process alone; GET /healthz is "ok"."""
 
+    protocol_version = "HTTP/1.1"  # connections are kept
+
     def do_GET(self) -> None:
         """Answer."""
         if self.path == "/healthz":
@@ -45,6 +47,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     """One thread a connection; none of them keeps the process from ending."""
 
     daemon_threads = True
+    request_queue_size = 128  # whoever asks often must not wait for a second try to connect
     allow_reuse_address = True
 
 

@@ -1,0 +1,243 @@
+"""`transom drill`: take the hub or a region away on purpose, keep asking the gateways, and say what it cost.
+
+It works on what `transom up` runs: the processes are killed (SIGKILL), stay away for a while, and are started
+again. Meanwhile every gateway is asked at a steady rate with a key of the drill's own. Noticed is: for the
+hub, that every gateway's knowledge has become old; for a region, that the hub calls it unreachable. Recovered
+is: all gateways serve, know what the hub knows now, and the hub reaches every region.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import msgspec
+
+from transom.catalog.api_key.kind import API_KEY
+from transom.client.hub import HubClient
+from transom.model.api_keys import hash_of, new_api_key
+from transom.model.errors import InvalidError, Problem, TransomError
+from transom.model.resources import API_VERSION, JsonObject
+from transom.processes.parts import Part
+from transom.processes.up import parts_of
+from transom.processes.up_files import Setup, address, read, region_names
+from transom.runtime.clock import Clock, SystemClock, rfc3339
+from transom.runtime.randomness import choose_secret
+from transom.runtime.secret_files import read_secret
+
+OLD_SECONDS = 6.0
+"""Knowledge that is older than three canaries of the hub is old."""
+
+_ASK_SECONDS = 2.0
+_LOOK_SECONDS = 0.1
+_BEFORE_SECONDS = 2.0
+_PATIENCE_SECONDS = 60.0
+_KEY_SECONDS = 2 * 3600.0
+
+
+class DrillReport(msgspec.Struct, frozen=True):
+    """What a drill found; times in seconds, from the kill and from the new start."""
+
+    taken_away: str
+    away_seconds: float
+    noticed_after_seconds: float
+    recovered_after_seconds: float
+    requests: dict[str, int]
+    failed: dict[str, int]
+    failed_elsewhere: int
+
+
+@dataclass
+class Load:
+    """Asks one gateway at a steady rate; `failed` are answers but 200, and none at all."""
+
+    name: str
+    url: str
+    headers: dict[str, str]
+    asked: int = 0
+    failed: int = 0
+    age_seconds: float | None = None
+    served: bool = False
+
+    async def run(self, http: aiohttp.ClientSession, clock: Clock, rate: float) -> None:
+        """Ask for ever. An answer that takes long does not hold up the next question."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                group.create_task(self._ask(http))
+                await clock.sleep(1 / rate)
+
+    async def _ask(self, http: aiohttp.ClientSession) -> None:
+        self.asked += 1
+        self.served = False
+        try:
+            async with http.get(self.url, headers=self.headers) as answer:
+                await answer.read()
+                self.served = answer.ok
+                self.age_seconds = _age(answer.headers.get("transom-knows", ""))
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            self.age_seconds = None
+        self.failed += not self.served
+
+
+@dataclass
+class Drill:
+    """One drill on the parts of `setup`: takes `region` away (None: the hub). `tell` hears what happens."""
+
+    setup: Setup
+    parts: Sequence[Part]
+    region: str | None
+    tell: Callable[[str], None]
+    clock: Clock = field(default_factory=SystemClock)
+
+    async def run(self, tenant: str, app: str, away_seconds: float, rate: float) -> DrillReport:
+        """Raises `InvalidError` when not all parts run, or something does not come within a minute."""
+        idle = [part.name for part in self.parts if not part.pid()]
+        if idle:
+            raise InvalidError("drill", [Problem("", f"{', '.join(idle)}: not running; start `transom up`")])
+        async with (
+            HubClient(self.setup.hub_address, read_secret(self.setup.key_file)) as hub,
+            self._key(hub, tenant) as key,
+            self._loads(app, key, rate) as loads,
+        ):
+            await self._until("all gateways to serve", lambda: _all_served(loads))
+            await self.clock.sleep(_BEFORE_SECONDS)
+            return await self._take_away(hub, loads, away_seconds)
+
+    async def _take_away(self, hub: HubClient, loads: Sequence[Load], away_seconds: float) -> DrillReport:
+        victims = [part for part in self.parts if self._hit(part)]
+        for load in loads:
+            load.asked = load.failed = 0
+        began = self.clock.monotonic()
+        try:
+            for part in victims:
+                self.tell(f"killing {part.name} (pid {part.pid()})")
+                os.kill(part.pid(), signal.SIGKILL)
+            await self._until("it to be noticed", lambda: self._noticed(hub, loads))
+            noticed = self.clock.monotonic() - began
+            self.tell(f"noticed after {noticed:.1f} s")
+            await self.clock.sleep(max(0.0, away_seconds - noticed))
+            away = self.clock.monotonic() - began
+        finally:
+            # Also when the drill fails or is broken off: what it took away it brings back.
+            for part in victims:
+                await part.reap()
+                self.tell(f"starting {part.name}")
+                part.start()
+        again = self.clock.monotonic()
+        await self._until("it to recover", lambda: self._recovered(hub, loads))
+        recovered = self.clock.monotonic() - again
+        self.tell(f"recovered after {recovered:.1f} s")
+        return DrillReport(
+            taken_away=self._called,
+            away_seconds=round(away, 1),
+            noticed_after_seconds=round(noticed, 2),
+            recovered_after_seconds=round(recovered, 2),
+            requests={load.name: load.asked for load in loads},
+            failed={load.name: load.failed for load in loads},
+            failed_elsewhere=sum(load.failed for load in loads if load.name != self.region),
+        )
+
+    def _hit(self, part: Part) -> bool:
+        if self.region is None:
+            return part.name == "hub"
+        return part.name in (f"region {self.region}", f"gateway {self.region}")
+
+    @property
+    def _called(self) -> str:
+        return "the hub" if self.region is None else f"region {self.region}"
+
+    async def _noticed(self, hub: HubClient, loads: Sequence[Load]) -> bool:
+        if self.region is None:
+            return all(load.age_seconds is not None and load.age_seconds > OLD_SECONDS for load in loads)
+        return any(item["region"] == self.region and not item["reachable"] for item in await hub.regions())
+
+    async def _recovered(self, hub: HubClient, loads: Sequence[Load]) -> bool:
+        fresh = all(
+            load.served and load.age_seconds is not None and load.age_seconds < OLD_SECONDS for load in loads
+        )
+        return fresh and all(item["reachable"] for item in await hub.regions())
+
+    async def _until(self, what: str, so: Callable[[], Awaitable[bool]]) -> None:
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                while True:
+                    with contextlib.suppress(TransomError):
+                        if await so():
+                            return
+                    await self.clock.sleep(_LOOK_SECONDS)
+        except TimeoutError:
+            wrong = f"waited {_PATIENCE_SECONDS:.0f} s for {what}, in vain"
+            raise InvalidError("drill", [Problem("", wrong)]) from None
+
+    @contextlib.asynccontextmanager
+    async def _key(self, hub: HubClient, tenant: str) -> AsyncGenerator[str]:
+        """A key of the drill's own, deleted afterwards; if that fails it expires by itself."""
+        key = new_api_key(choose_secret)
+        hashed = hash_of(key.encode()).hex()
+        name = f"drill-{hashed[:8]}"
+        manifest: JsonObject = {
+            "apiVersion": API_VERSION,
+            "kind": API_KEY.name,
+            "metadata": {"name": name, "namespace": tenant},
+            "spec": {"hash": hashed, "expiresAt": rfc3339(self.clock.wall() + _KEY_SECONDS)},
+        }
+        await hub.create(API_KEY, manifest, tenant, why=f"drill: {self._called}")
+        try:
+            yield key
+        finally:
+            await hub.delete(API_KEY, name, tenant, why=f"drill: {self._called}, ended")
+
+    @contextlib.asynccontextmanager
+    async def _loads(self, app: str, key: str, rate: float) -> AsyncGenerator[list[Load]]:
+        headers = {"X-Api-Key": key, "X-Transom-Knows": "1"}
+        loads = [
+            Load(name, f"{address(config)}/apps/{app}/", headers)
+            for name, config in self.setup.gateways.items()
+        ]
+        timeout = aiohttp.ClientTimeout(total=_ASK_SECONDS)
+        async with aiohttp.ClientSession(timeout=timeout) as http, asyncio.TaskGroup() as group:
+            tasks = [group.create_task(load.run(http, self.clock, rate)) for load in loads]
+            yield loads
+            for task in tasks:
+                task.cancel()
+
+
+async def run_drill(
+    folder: Path,
+    region: str | None,
+    *,
+    tenant: str,
+    app: str,
+    away_seconds: float,
+    rate: float,
+    tell: Callable[[str], None],
+) -> DrillReport:
+    """Take a region (None: the hub) of the folder of `transom up` away, and bring it back.
+
+    `rate` is questions a second to each gateway. Raises `InvalidError`.
+    """
+    names = region_names(folder)
+    if region is not None and region not in names:
+        known = ", ".join(names) or "none"
+        raise InvalidError(f"region {region!r}", [Problem("", f"is not in {folder}; there is {known}")])
+    setup = read(folder, names)
+    drill = Drill(setup, parts_of(setup, SystemClock()), region, tell)
+    return await drill.run(tenant, app, away_seconds, rate)
+
+
+async def _all_served(loads: Sequence[Load]) -> bool:
+    return all(load.served for load in loads)
+
+
+def _age(knows: str) -> float | None:
+    """The age in a header of the form `…; age=1.5; …`."""
+    for part in knows.split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == "age":
+            with contextlib.suppress(ValueError):
+                return float(value)
+    return None
