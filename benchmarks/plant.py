@@ -1,4 +1,4 @@
-"""A real hub and real regions, as processes of this machine in a temporary folder: for figures and for tests.
+"""A real hub, real regions and gateways, as processes of this machine: for figures and for tests.
 
 Nothing is faked: the same configuration files and the same entry points as `transom hub` and
 `transom region` use. Ports are chosen by asking the system for free ones.
@@ -20,6 +20,7 @@ from transom.catalog.kinds import shipped
 from transom.client.hub import HubClient
 from transom.model.resources import API_VERSION, JsonObject
 from transom.runtime.secret_files import ensure_secret, hash_secret
+from transom.runtime.signing import ensure_signing_key
 
 CATALOG = shipped()
 TENANT = CATALOG["Tenant"]
@@ -28,6 +29,7 @@ DEPLOYMENT = CATALOG["Deployment"]
 
 _HUB = "from transom.processes.hub import run_hub as run"
 _REGION = "from transom.processes.region import run_region as run"
+_GATEWAY = "from transom.processes.gateway import run_gateway as run"
 _READY_SECONDS = 30.0
 
 
@@ -107,16 +109,30 @@ class Part:
 
 
 class Plant:
-    """A hub and regions below `folder`, not started yet."""
+    """A hub and regions below `folder`, not started yet.
 
-    def __init__(self, folder: Path, regions: Sequence[str], zones: JsonObject, settings: str = "") -> None:
+    `hub_settings` and `gateways` are TOML, put into the hub's file and each gateway's; no gateways for None.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        regions: Sequence[str],
+        zones: JsonObject,
+        settings: str = "",
+        *,
+        hub_settings: str = "",
+        gateways: str | None = None,
+    ) -> None:
         self.folder = folder
         self.zones = zones
         self.hub = Part("hub", folder / "hub", free_ports(1), _HUB)
         self.regions = {
             name: Part(name, folder / "regions" / name, free_ports(1), _REGION) for name in regions
         }
-        self._write(self.hub, f'data = "data"\nlink_keys = "link-keys"\n{settings}')
+        keys = 'link_keys = "link-keys"\nsigning_key = "signing.key"\n'
+        self._write(self.hub, f'data = "data"\n{keys}{settings}', hub_settings)
+        self.gateways: dict[str, Part] = {}
         for name, part in self.regions.items():
             key = ensure_secret(self.hub.folder / "link-keys" / f"{name}.key")
             tables = "".join(
@@ -127,6 +143,20 @@ class Plant:
                 f'name = "{name}"\ndata = "data"\nlink_key_hash = "{hash_secret(key)}"\n{settings}',
                 tables,
             )
+        if gateways is not None:
+            self._add_gateways(gateways)
+
+    def _add_gateways(self, settings: str) -> None:
+        signer = ensure_signing_key(self.hub.folder / "signing.key")
+        for name, region in self.regions.items():
+            part = Part(f"gateway {name}", self.folder / "gateways" / name, free_ports(1), _GATEWAY)
+            log = region.folder / "data" / "log.db"
+            lines = [
+                f'region = "{name}"\nname = "gateway"\ndata = "data"\nlog = "{log}"',
+                f'trusted_signers = ["{signer.public_text}"]',
+            ]
+            self._write(part, "\n".join(lines), settings)
+            self.gateways[name] = part
 
     def _write(self, part: Part, text: str, tables: str = "") -> None:
         part.folder.mkdir(parents=True, exist_ok=True)
@@ -134,8 +164,8 @@ class Plant:
 
     @property
     def parts(self) -> list[Part]:
-        """Hub and regions."""
-        return [self.hub, *self.regions.values()]
+        """Hub, regions and gateways."""
+        return [self.hub, *self.regions.values(), *self.gateways.values()]
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[HubClient]:

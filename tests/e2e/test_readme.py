@@ -69,6 +69,8 @@ class Shell:
 
     def run(self, command):
         """What `command` prints. The README's ports are exchanged for free ones, both ways."""
+        for number in range(7):
+            command = command.replace(f"127.0.0.1:{8480 + number}", f"127.0.0.1:{self.base + number}")
         self.process.stdin.write(f"{command}\necho '--done--'\n")
         self.process.stdin.flush()
         lines = []
@@ -77,14 +79,14 @@ class Shell:
                 break
             lines.append(line)
         printed = "".join(lines)
-        for number in range(4):
+        for number in range(7):
             printed = printed.replace(f"127.0.0.1:{self.base + number}", f"127.0.0.1:{8480 + number}")
         return printed
 
 
 @pytest.fixture
 def shell(tmp_path):
-    base = free_ports(4)
+    base = free_ports(7)
     shell = Shell(tmp_path, base)
     command = [Path(sys.executable).parent / "transom", "up", "--demo", "--port", str(base)]
     with (tmp_path / "up.txt").open("w") as output:
@@ -111,7 +113,7 @@ def test_the_tour_works_as_printed(shell, tmp_path):
     assert demo == "make demo"
     assert "transom up --demo" in (ROOT / "Makefile").read_text()
     text = (tmp_path / "up.txt").read_text()
-    for number in range(4):
+    for number in range(7):
         text = text.replace(f"127.0.0.1:{shell.base + number}", f"127.0.0.1:{8480 + number}")
     assert matches(text, shown), text
     assert len(tour) > 20

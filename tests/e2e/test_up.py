@@ -18,6 +18,7 @@ from cli_parts import TRANSOM, environment, transom
 from transom.runtime.processes import RECORD_FILE, LocalProcess, recall
 
 REGIONS = ("eu", "us", "ap")
+PARTS = ("hub", *(f"{verb} {region}" for verb in ("region", "gateway") for region in REGIONS))
 PATIENCE_SECONDS = 30
 
 
@@ -88,12 +89,12 @@ async def folder(tmp_path):
 
 @pytest.fixture
 def port():
-    """The first of four free ports in a row."""
+    """The first of seven free ports in a row."""
     while True:
         with contextlib.ExitStack() as stack:
             first = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
             try:
-                for number in range(first + 1, first + 4):
+                for number in range(first + 1, first + 7):
                     stack.enter_context(socket.create_server(("127.0.0.1", number)))
             except OSError:
                 continue
@@ -138,6 +139,25 @@ async def shown_pids(folder):
     return pids
 
 
+async def check_gateways(stack, up, folder):
+    """Without a hub: every gateway serves; one is killed and started again by the printed line."""
+    assert await asyncio.gather(*(through_gateway(up, folder, region) for region in REGIONS)) == [200] * 3
+    kill(up.pid_of("gateway us"))
+    line = (await up.until_said(r"gateway us \(pid \d+\) has ended.*\n  (.*) &\n"))[1]
+    await stack.enter_async_context(by_hand(folder, line))
+    await up.until_said(r"gateway us is back \(pid (\d+)\)")
+    assert await through_gateway(up, folder, "us") == 200
+    assert await through_gateway(up, folder, "us", key="tsm_not-a-key") == 401
+
+
+async def through_gateway(up, folder, region, key=None):
+    """The status of a request through a region's gateway, with the demo's key or another."""
+    address = re.findall(rf"^gateway {region} +(http\S+) ", up.said, re.MULTILINE)[-1]
+    headers = {"X-Api-Key": key or (folder / ".transom" / "demo.key").read_text().strip()}
+    async with aiohttp.ClientSession() as http, http.get(f"{address}/apps/hello/", headers=headers) as answer:
+        return answer.status
+
+
 def kill(pid):
     os.kill(pid, signal.SIGKILL)
 
@@ -146,7 +166,7 @@ async def test_the_demo_survives_what_people_do_to_it(folder, port):
     async with contextlib.AsyncExitStack() as stack:
         up = await stack.enter_async_context(Up.started(folder, "--port", str(port), "--demo"))
         await up.until_said(r"hello is ready[\s\S]*Ctrl-C here ends")
-        for number, part in enumerate(("hub", "region eu", "region us", "region ap")):
+        for number, part in enumerate(PARTS):
             assert re.search(rf"{part} +http://127.0.0.1:{port + number} ", up.said)
         assert await shown_pids(folder) == workloads(folder)
         assert [len(workloads(folder, region)) for region in REGIONS] == [2, 2, 2]
@@ -162,6 +182,9 @@ async def test_the_demo_survives_what_people_do_to_it(folder, port):
         victim = min(workloads(folder, "eu"))
         kill(victim)
         await eventually(lambda: len(workloads(folder, "eu") - {victim}) == 2)
+
+        # The gateways, too: also one that was killed and started again meanwhile.
+        await check_gateways(stack, up, folder)
 
         # A region killed, and started again by the printed line, takes over what it ran.
         before = workloads(folder, "ap")
@@ -193,7 +216,7 @@ async def test_the_demo_survives_what_people_do_to_it(folder, port):
         assert (again.pid_of("hub"), again.pid_of("region ap")) == (hub_pid, region_pid)
         assert again.pid_of("region eu") == up.pid_of("region eu")
         assert workloads(folder) == running
-        parts = {again.pid_of(part) for part in ("hub", "region eu", "region us", "region ap")}
+        parts = {again.pid_of(part) for part in PARTS}
         check_no_secret_shows(folder, parts, up.said + again.said)
 
         assert await again.interrupted() == 0, again.said
@@ -237,23 +260,29 @@ def is_running(pid):
 
 
 def check_no_secret_shows(folder, pids, said):
-    """Keys are in files of mode 0600 alone: on no command line, in no environment, output or record."""
+    """Keys are in files of mode 0600 alone: on no command line, in no environment, output or record.
+
+    But for the demo's own key, which `up` prints.
+    """
     keys = list(folder.rglob("*.key"))
-    assert len(keys) == 1 + len(REGIONS)
+    home = folder / ".transom"
+    assert {home / "hub" / "admin.key", home / "hub" / "signing.key", home / "demo.key"} < set(keys)
+    assert len(keys) == 3 + len(REGIONS)
     processes = [psutil.Process(pid) for pid in pids]
     open_texts = [
-        said,
         *(" ".join(process.cmdline()) for process in processes),
         *(str(process.environ()) for process in processes),
         *(path.read_text() for path in folder.rglob("*.toml")),
         *(path.read_text() for path in folder.rglob("output.log")),
+        *(path.read_text() for path in folder.rglob("access.log")),
         *(path.read_text() for path in folder.rglob(RECORD_FILE)),
     ]
     for key in keys:
         assert key.stat().st_mode & 0o777 == 0o600
         secret = key.read_text().strip()
         assert len(secret) > 32
-        assert not any(secret in text for text in open_texts)
+        texts = open_texts if key.name == "demo.key" else [said, *open_texts]
+        assert not any(secret in text for text in texts)
 
 
 async def test_a_port_in_use_is_named_and_nothing_is_started(folder, port):
@@ -297,7 +326,7 @@ async def test_a_part_that_cannot_start_says_why_and_takes_the_others_along(fold
     assert refused.code == 2
     assert "of-tomorrow" in refused.err
     records = [recall(record.parent) for record in folder.rglob(RECORD_FILE)]
-    assert len(records) == 2
+    assert len(records) == 3
     assert not any(is_running(record.pid) for record in records)
 
 
@@ -330,4 +359,23 @@ async def test_up_tells_the_hub_of_a_region_once(folder, port):
             "eu": 1,
             "us": 1,
         }
+        assert await up.interrupted() == 0
+
+
+async def test_drills_cost_no_request_elsewhere(folder, port):
+    async with Up.started(folder, "--port", str(port), "--regions", "eu,us", "--demo") as up:
+        await up.until_said(r"hello is ready[\s\S]*Ctrl-C here ends")
+        wrong = await transom("drill", "region", "nowhere", cwd=folder)
+        assert wrong.code == 2
+        assert "there is eu, us" in wrong.err
+        for what in (["hub"], ["region", "us"]):
+            ran = await transom("drill", *what, "--away", "1", "-o", "json", cwd=folder)
+            assert ran.code == 0, ran
+            report = ran.json
+            assert report["failed_elsewhere"] == 0
+            assert report["failed"]["eu"] == 0
+            assert (report["failed"]["us"] > 0) == (what == ["region", "us"])
+            assert min(report["requests"].values()) > 0
+            assert report["noticed_after_seconds"] > 0
+        assert "drill-" not in (await transom("keys", "list", cwd=folder)).out
         assert await up.interrupted() == 0

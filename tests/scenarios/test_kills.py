@@ -1,7 +1,8 @@
-"""A hub and two regions, killed again and again at their durable steps while people write.
+"""A hub, two regions and their gateways, killed again and again at their durable steps while people write.
 
 Afterwards an independent look, at the files and at the machine's processes, not through our own code's
-answers: no acknowledged write lost, nothing twice in any target, no workload started twice.
+answers: no acknowledged write lost, nothing twice in any target, no workload started twice, every API key
+answered in every region as it was declared.
 
 `TRANSOM_SOAK_KILLS` and `TRANSOM_SEED` choose how many and which (`make soak`).
 """
@@ -14,23 +15,26 @@ import random
 import sqlite3
 import sys
 
+import aiohttp
 import msgspec
 import pytest
-from benchmarks.plant import DEPLOYMENT, Plant, deployment
+from benchmarks.plant import DEPLOYMENT, Plant, deployment, manifest
 
+from transom.catalog.api_key.kind import API_KEY
 from transom.client.hub import ApiError
 from transom.logs.protocol import TopicPartition
 from transom.logs.records import from_entry
 from transom.logs.sqlite import SqliteLog
+from transom.model.api_keys import hash_of, new_api_key
 from transom.model.errors import UnreachableError
 from transom.runtime.clock import SystemClock
 from transom.runtime.steps import POINTS
 
 REGIONS = ("eu", "us")
-HUB_POINTS = [
-    p for p in POINTS if p.partition(".")[0] in {"relay", "publish", "mirror", "archive", "store", "log"}
-]
+HUB_PARTS = {"relay", "publish", "mirror", "archive", "store", "log", "contexts"}
+HUB_POINTS = [point for point in POINTS if point.partition(".")[0] in HUB_PARTS]
 REGION_POINTS = [p for p in POINTS if p.partition(".")[0] in {"log", "table", "agent", "driver"}]
+GATEWAY_POINTS = [p for p in POINTS if p.partition(".")[0] in {"log", "table"}]
 LISTEN = (
     "import os, socket\n"
     "s = socket.create_server(('127.0.0.1', int(os.environ['PORT'])))\n"
@@ -38,7 +42,7 @@ LISTEN = (
 )
 SERVE = [sys.executable, "-c", LISTEN]
 REFUSALS = (404, 409)  # deleting what is not there; writing what goes at that moment
-KILLS = 20
+KILLS = 22
 _REACHED_SECONDS = 30
 SETTINGS = 'log_level = "warning"\nclean_seconds = 3600\n'  # the checker wants to see every entry there was
 
@@ -69,10 +73,29 @@ class Writer:
         self.certain = {}  # name -> version, or None when deleted
         self.doubtful = collections.defaultdict(set)
         self.count = 0
+        self.keys = {}  # name -> the key, and the answers that are right for it
+
+    async def write_key(self, hub):
+        """Make a key, or revoke one. While it is not acknowledged, both answers are right."""
+        good = [name for name, (_, right) in self.keys.items() if right == {200}]
+        name = self.rng.choice(good) if good and self.rng.random() < 0.4 else f"key{self.count}"
+        key, _ = self.keys.get(name) or (new_api_key(self.rng.choice), None)
+        self.keys[name] = key, {200, 401}
+        with contextlib.suppress(UnreachableError):
+            if name in good:
+                await hub.patch(API_KEY, name, {"spec": {"revoked": True}}, "acme")
+            else:
+                spec = {"hash": hash_of(key.encode()).hex()}
+                about = {"name": name, "namespace": "acme"}
+                await hub.create(API_KEY, manifest("ApiKey", about, spec), "acme")
+            self.keys[name] = key, {401 if name in good else 200}
 
     async def write(self, hub, name=""):
         """One write, to anything or to `name`. A cut connection leaves it open whether it happened."""
         self.count += 1
+        if not name and self.rng.random() < 0.3:
+            await self.write_key(hub)
+            return
         name = name or self.rng.choice([*(f"null{number}" for number in range(6)), "real"])
         version = None if self.rng.random() < 0.2 and name != "real" else f"v{self.count}"
         real = name == "real"
@@ -103,7 +126,7 @@ class Writer:
 
 async def _survive(folder, kills, seed):
     rng = random.Random(seed)
-    plant = Plant(folder, REGIONS, {"null": "null", "real": "process"}, SETTINGS)
+    plant = Plant(folder, REGIONS, {"null": "null", "real": "process"}, SETTINGS, gateways="")
     async with plant.running() as hub:
         writer = Writer(plant, random.Random(seed))
         await writer.write(hub, "real")
@@ -123,7 +146,8 @@ def _deaths(plant, rng, kills):
         point = points.pop()
         hubs = [plant.hub] if point in HUB_POINTS else []
         regions = list(plant.regions.values()) if point in REGION_POINTS else []
-        yield rng.choice(hubs + regions), point
+        gateways = list(plant.gateways.values()) if point in GATEWAY_POINTS else []
+        yield rng.choice(hubs + regions + gateways), point
 
 
 async def _until_applied(hub, writer, name):
@@ -207,6 +231,8 @@ async def _check(plant, hub, writer):
             in_region = await SqliteLog.open(part.folder / "data" / "log.db", clock)
             try:
                 await _check_region(at_hub, in_region, name)
+                await _check_contexts(plant, in_region, name, held)
+                await _check_answers(plant.gateways[name].port, writer.keys)
                 _check_table(plant, part, name)
             finally:
                 await in_region.close()
@@ -216,11 +242,15 @@ async def _check(plant, hub, writer):
 
 
 def _history(plant):
-    """Every revision in the store's file; none is missing."""
+    """The revisions of the history in the store's file; what is missing are rows of contexts."""
     with contextlib.closing(sqlite3.connect(plant.hub.folder / "data" / "store.db")) as db:
         revisions = [row[0] for row in db.execute("SELECT revision FROM history ORDER BY revision")]
         (counter,) = db.execute("SELECT revision FROM counter").fetchone()
-    assert revisions == list(range(1, counter + 1))
+        (first,) = db.execute("SELECT min(added) FROM contexts").fetchone()
+        contexts = {row[0] for row in db.execute("SELECT revision FROM contexts")}
+    assert set(revisions).isdisjoint(contexts)
+    assert revisions[: first - 1] == list(range(1, first))
+    assert set(revisions) | contexts <= set(range(1, counter + 1))
     return revisions
 
 
@@ -234,6 +264,55 @@ async def _check_region(at_hub, in_region, name):
         # Heartbeats go on: what is not mirrored yet may be missing at the end, and only there.
         original = original[: len(copy)] if topic == "heartbeats" else original
         assert [_content(entry) for entry in copy] == [_content(entry) for entry in original]
+
+
+async def _check_contexts(plant, in_region, name, held):
+    """What the region's log says of contexts is what the store has, once the last of it has come."""
+    with contextlib.closing(sqlite3.connect(plant.hub.folder / "data" / "store.db")) as db:
+        wanted = set(
+            db.execute(
+                "SELECT key, revision FROM contexts WHERE NOT deleted AND "
+                "(regions = '*' OR regions LIKE ? OR leaving LIKE ?)",
+                (f"%,{name},%",) * 2,
+            )
+        )
+    assert {key for key, _ in wanted if key.startswith("route/")} == {f"route/acme/{each}" for each in held}
+    async with asyncio.timeout(30):
+        while True:
+            newest = {}
+            for topic in ("contexts", "contexts-bulk"):
+                for record in [from_entry(entry) for entry in await _entries(in_region, topic)]:
+                    if record.key not in newest or newest[record.key].version < record.version:
+                        newest[record.key] = record
+            told = {
+                (record.key, record.version.counter)
+                for record in newest.values()
+                if not record.deleted and not record.key.startswith("~")
+            }
+            if told == wanted:
+                return
+            await asyncio.sleep(0.1)
+
+
+async def _check_answers(port, keys):
+    """What a gateway answers to every key there ever was, as soon as it knows as much as the hub."""
+    assert len(keys) > 3
+    async with aiohttp.ClientSession() as http:
+
+        async def wrong():
+            found = {}
+            for name, (key, right) in keys.items():
+                async with http.get(f"http://127.0.0.1:{port}/decide", headers={"X-Api-Key": key}) as answer:
+                    if answer.status not in right:
+                        found[name] = answer.status
+            return found
+
+        try:
+            async with asyncio.timeout(30):
+                while await wrong():
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            assert not await wrong()
 
 
 def _check_table(plant, part, name):
