@@ -13,13 +13,13 @@ from transom.logs.records import from_entry, to_message
 from transom.model.errors import UnknownTopicError, UnreachableError
 from transom.model.roads import CONTEXTS, CONTEXTS_BULK, GATEWAYS, GatewayBeat
 from transom.region.gateway.config import GatewayConfig
-from transom.region.gateway.following import follow
 from transom.region.gateway.heartbeat import GatewayHeart, next_epoch
 from transom.region.gateway.region_log import RegionLog
 from transom.region.topics import TOPICS
 from transom.runtime.clock import ManualClock, SystemClock
 from transom.runtime.randomness import Randomness
 from transom.runtime.tasks import WorkerState
+from transom.tables.keeper import keep
 from transom.tables.memory import MemoryTable
 
 BOTH = (CONTEXTS, CONTEXTS_BULK)
@@ -39,7 +39,7 @@ async def append(log: MemoryLog, *records, topic: str = CONTEXTS) -> None:
 
 @contextlib.asynccontextmanager
 async def following(world, log):
-    task = asyncio.create_task(follow(world.table, log, BOTH, world.door.read))
+    task = asyncio.create_task(keep(world.table, log, BOTH, world.door.read))
     try:
         yield task
     finally:
@@ -160,7 +160,7 @@ async def test_a_region_of_an_earlier_release_has_no_contexts_yet() -> None:
     log = MemoryLog(SystemClock())
     async with a_world() as world:
         with pytest.raises(UnknownTopicError):
-            await follow(world.table, log, BOTH, world.door.read)
+            await keep(world.table, log, BOTH, world.door.read)
 
 
 def a_heart(world, clock, epoch: int = 7) -> GatewayHeart:

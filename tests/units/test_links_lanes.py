@@ -128,16 +128,16 @@ class Bench:
 
         def door(entry: Entry) -> Record:
             record = from_entry(entry)
-            seals.check(entry.headers, record)
+            try:
+                seals.check(entry.headers, record)
+            except InvalidError as error:
+                raise AssertionError(f"{entry.key!r} was refused") from error
             return record
 
-        keeping = keep(held, self.log, [CONTEXTS, CONTEXTS_BULK], read=door, refused=self._refused)
+        keeping = keep(held, self.log, [CONTEXTS, CONTEXTS_BULK], read=door)
         async with running(keeping, answer_sweeps(f"contexts/{name}", held, self.log)):
             await asyncio.sleep(0)
             yield
-
-    def _refused(self, entry: Entry, why: str) -> None:
-        raise AssertionError(f"{entry.key!r}: {why}")
 
     @contextlib.asynccontextmanager
     async def hub(self) -> AsyncIterator[None]:

@@ -3,67 +3,110 @@
 Restarting it, rewinding it or feeding it twice changes nothing: the table takes only what is newer. A record
 that cannot be read, or that the door refuses (`read`), is left out alone, said and counted; the table keeps
 the last good one (invariant 9).
+
+A table may outlive the log that feeds it. When that was lost and began anew, the offsets held would skip what
+the new log holds below them, a revocation perhaps. So a table remembers which topic it read, in a row of its
+own, and a topic made anew is read from its start.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import Counter
 
 from transom.logs.protocol import Entry, Log, TopicPartition
 from transom.logs.records import from_entry
-from transom.model.errors import InvalidError, OutOfRangeError
+from transom.model.errors import InvalidError, OutOfRangeError, UnknownTopicError, UnreachableError
 from transom.model.records import Record
+from transom.model.version import Version
 from transom.runtime.telemetry import get_logger, metrics
+from transom.tables.digests import MARK
 from transom.tables.protocol import Table
 
 log_event = get_logger(__name__)
 
+OWN_MARKS = f"{MARK}here/"
+"""Keys of what whoever keeps a table remembers in it; no log brings any."""
+TOPIC_MARKS = f"{OWN_MARKS}topic/"
+"""Key of the row that says which incarnation of a topic was read."""
+
 _WAIT_SECONDS = 30.0
-_BATCH = 2000
+_BATCH = 1000
 _BATCH_MAX = 8000
-"""While it is far behind it takes more at once: a large table is filled twice as fast."""
-_BREATH = 200
-"""How many records are read before others in this process have their turn: about 2 ms."""
+"""In a hurry it takes more at once: a large table is filled twice as fast."""
+_BREATH = 50
+"""So many records are checked in one go: requests are served in between."""
+_ORIGIN = "here"
 
 _refused = Counter(
-    "transom_table_refused_records_total", "Records that could not be read", ["topic"], registry=metrics
+    "transom_table_refused_records_total", "Records that were left out", ["topic"], registry=metrics
 )
+_taken = Counter("transom_table_entries_total", "Entries of the log read", ["topic"], registry=metrics)
+
+Read = Callable[[Entry], Record | None]
+"""The record in an entry; None for what is of no use here. Raises `InvalidError` for what is refused."""
 
 
-Read = Callable[[Entry], Record]
-"""The record that an entry carries. Raises `InvalidError` when it is to be left out."""
-Refused = Callable[[Entry, str], None]
-"""Hears of each entry that was left out, and why."""
+def _never() -> bool:
+    return False
 
 
 async def keep(
     table: Table,
     log: Log,
     topics: Sequence[str],
-    *,
     read: Read = from_entry,
-    refused: Refused | None = None,
+    *,
+    hurry: Callable[[], bool] = _never,
 ) -> None:
-    """Apply every record of `topics` to `table`, from where it stands, and then as they come.
+    """Apply to `table` what `topics` hold and what comes, for ever.
 
-    `read` is the door each entry passes, `refused` hears of those that did not. Raises what the log and the
-    table raise; `OutOfRangeError` is not an error here: what was removed below a compacted topic's start was
-    superseded above it, so it goes on from the start.
+    `read` is the door that each entry passes. While `hurry` says so, as much as there is goes at once;
+    otherwise little enough that what comes next, a revocation perhaps, need not wait for it.
+    Raises what the log and the table raise, and `UnreachableError` when a topic was made anew meanwhile; it
+    can be run again then.
     """
-    positions = await start_positions(table, log, topics)
-    most = _BATCH
+    ids = await _topic_ids(log, topics)
+    positions = await _start(table, log, ids)
+    unmarked = {
+        topic: topic_id for topic, topic_id in ids.items() if not await _is_known(table, topic, topic_id)
+    }
     while True:
+        await _mark_passed(table, unmarked, positions)
         try:
+            most = _BATCH_MAX if hurry() else _BATCH
             entries = await log.read(positions, most=most, wait_seconds=_WAIT_SECONDS)
         except OutOfRangeError as gap:
-            log_event.warning(
-                "records are gone", topic=gap.topic, asked=gap.offset, start=gap.start, end=gap.end
-            )
+            # Below a compacted topic's start nothing stands that was not superseded above it.
+            log_event.warning("records are gone", topic=gap.topic, asked=gap.offset, start=gap.start)
             positions[TopicPartition(gap.topic, gap.partition)] = gap.start
             continue
-        await apply_entries(table, entries, positions, read=read, refused=refused)
-        most = min(2 * most, _BATCH_MAX) if len(entries) == most else _BATCH
+        if await _topic_ids(log, topics) != ids:
+            raise UnreachableError("a topic was made anew: it is read from its start")
+        if entries:
+            await _apply(table, entries, positions, read)
+
+
+async def _apply(
+    table: Table, entries: Sequence[Entry], positions: dict[TopicPartition, int], read: Read
+) -> None:
+    records: list[Record] = []
+    moved = {entry.position: entry.offset + 1 for entry in entries}
+    for number, entry in enumerate(entries, start=1):
+        try:
+            record = read(entry)
+        except InvalidError as error:
+            _refused.labels(entry.topic).inc()
+            log_event.warning("record refused", error=str(error))
+            record = None
+        if record is not None:
+            records.append(record)
+        if number % _BREATH == 0:
+            await asyncio.sleep(0)
+    await table.apply(records, moved)
+    positions.update(moved)
+    for topic in {at.topic for at in moved}:
+        _taken.labels(topic).inc(sum(entry.topic == topic for entry in entries))
 
 
 async def start_positions(table: Table, log: Log, topics: Sequence[str]) -> dict[TopicPartition, int]:
@@ -77,30 +120,46 @@ async def start_positions(table: Table, log: Log, topics: Sequence[str]) -> dict
     return positions
 
 
-async def apply_entries(
-    table: Table,
-    entries: Sequence[Entry],
-    positions: dict[TopicPartition, int],
-    *,
-    read: Read = from_entry,
-    refused: Refused | None = None,
-) -> Sequence[Record]:
-    """Apply `entries` and move `positions` past them, in the table and in the argument; see `keep`."""
-    if not entries:
-        return ()
-    records: list[Record] = []
-    moved: dict[TopicPartition, int] = {}
-    for number, entry in enumerate(entries):
-        if number % _BREATH == _BREATH - 1:
-            await asyncio.sleep(0)
-        moved[entry.position] = entry.offset + 1
-        try:
-            records.append(read(entry))
-        except InvalidError as error:
-            _refused.labels(entry.topic).inc()
-            log_event.warning("record refused", error=str(error))
-            if refused is not None:
-                refused(entry, str(error))
-    changed = await table.apply(records, moved)
-    positions.update(moved)
-    return changed
+async def _topic_ids(log: Log, topics: Sequence[str]) -> dict[str, str]:
+    there = await log.topics()
+    missing = [topic for topic in topics if topic not in there]
+    if missing:
+        raise UnknownTopicError(missing[0])
+    return {topic: there[topic].topic_id for topic in topics}
+
+
+async def _start(table: Table, log: Log, ids: Mapping[str, str]) -> dict[TopicPartition, int]:
+    """Where to read on: after what the table holds of the very same topic, else from the topic's start."""
+    same = [topic for topic, topic_id in ids.items() if await _is_known(table, topic, topic_id)]
+    positions = await start_positions(table, log, same)
+    for topic in ids.keys() - set(same):
+        for partition, bounds in (await log.bounds(topic)).items():
+            positions[TopicPartition(topic, partition)] = bounds.start
+    return positions
+
+
+async def _mark_passed(
+    table: Table, unmarked: dict[str, str], positions: Mapping[TopicPartition, int]
+) -> None:
+    """Remember which topic was read, once that has come as far as the table says it has.
+
+    A table's positions never go back, so until then those it holds are of the topic before.
+    """
+    if not unmarked:
+        return
+    held = await table.positions()
+    for topic, topic_id in list(unmarked.items()):
+        if all(offset >= held.get(at, 0) for at, offset in positions.items() if at.topic == topic):
+            before = await table.get(_mark(topic))
+            counter = before.version.counter + 1 if before else 1
+            await table.apply([Record(_mark(topic), Version(0, counter, _ORIGIN), topic_id.encode())], {})
+            del unmarked[topic]
+
+
+async def _is_known(table: Table, topic: str, topic_id: str) -> bool:
+    mark = await table.get(_mark(topic))
+    return mark is not None and mark.value == topic_id.encode()
+
+
+def _mark(topic: str) -> str:
+    return f"{TOPIC_MARKS}{topic}"

@@ -19,15 +19,12 @@ from transom.model.records import Record
 from transom.model.roads import CANARY_BULK, CANARY_FAST, CONTEXTS, CONTEXTS_BULK, Canary
 from transom.region.contexts.doubts import Doubts
 from transom.runtime.telemetry import get_logger, metrics
+from transom.tables.keeper import OWN_MARKS
 
 log_event = get_logger(__name__)
 
 KEY_CHARACTERS_MAX = 1024
 TOLD_MAX = 20
-OWN_MARKS = "~here/"
-"""Keys of rows that a gateway writes into its table itself; no such record comes in by the door."""
-TOPIC_MARKS = f"{OWN_MARKS}topic/"
-"""Of these, those that say which topic was read (`region.gateway.following`)."""
 _TELL_EVERY = 1000
 _TOPIC_OF_CANARY = {CANARY_FAST: CONTEXTS, CANARY_BULK: CONTEXTS_BULK}
 

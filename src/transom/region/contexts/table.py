@@ -19,12 +19,13 @@ from transom.model.errors import InvalidError, VersionClashError
 from transom.model.records import Record
 from transom.model.roads import CANARY_BULK, CANARY_FAST, CONTEXTS, CONTEXTS_BULK, Canary
 from transom.model.version import Version
-from transom.region.contexts.door import OWN_MARKS, TOPIC_MARKS, Door, read_canary
+from transom.region.contexts.door import Door, read_canary
 from transom.region.forwarding import ForwardingTable
 from transom.runtime.clock import Clock
 from transom.runtime.signals import Level
 from transom.runtime.tasks import to_its_end
 from transom.runtime.telemetry import get_logger, metrics
+from transom.tables.keeper import OWN_MARKS, TOPIC_MARKS
 from transom.tables.protocol import Table
 
 log_event = get_logger(__name__)

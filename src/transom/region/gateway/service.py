@@ -21,7 +21,6 @@ from transom.region.gateway.access_log import AccessLog
 from transom.region.gateway.broken import BrokenTable
 from transom.region.gateway.config import GatewayConfig
 from transom.region.gateway.decider import KeyDecider
-from transom.region.gateway.following import follow
 from transom.region.gateway.heartbeat import GatewayHeart, next_epoch
 from transom.region.gateway.instances import InstanceTable, read_instance
 from transom.region.gateway.limits import GatewayLimits
@@ -34,6 +33,7 @@ from transom.runtime.randomness import Randomness
 from transom.runtime.signing import Trust
 from transom.runtime.tasks import WorkerState, workers
 from transom.runtime.telemetry import get_logger
+from transom.tables.keeper import keep
 from transom.tables.protocol import Table
 from transom.tables.seals import Seals
 from transom.tables.sqlite import SqliteTable
@@ -235,10 +235,10 @@ async def _use_log(gateway: Gateway, heart: GatewayHeart, reaching: RegionLog) -
             topics = (CONTEXTS, CONTEXTS_BULK)
             group.start(
                 "contexts",
-                _kept_going(lambda: follow(contexts, log, topics, gateway.door.read, hurry=unfinished)),
+                _kept_going(lambda: keep(contexts, log, topics, gateway.door.read, hurry=unfinished)),
             )
             group.start(
-                "instances", _kept_going(lambda: follow(gateway.instances, log, [STATUS], read_instance))
+                "instances", _kept_going(lambda: keep(gateway.instances, log, [STATUS], read_instance))
             )
             table = context_table(config.name)
             group.start("sweep answers", _kept_going(lambda: answer_sweeps(table, contexts, log)))
