@@ -4,6 +4,8 @@ A freeze and an override are resources, so each is in the history, with who and 
 contextfreeze/REGION`).
 """
 
+from pathlib import Path
+
 import click
 
 from transom.catalog.context_control.kind import CONTEXT_FREEZE, CONTEXT_OVERRIDE
@@ -33,6 +35,7 @@ from transom.cli.output import echo_json, echo_table, harmless
 from transom.client.hub import ApiError
 from transom.model.kinds import Kind
 from transom.model.resources import API_VERSION, JsonObject
+from transom.runtime.signing import ensure_signing_key
 
 _MISSING = 404
 
@@ -101,6 +104,17 @@ def allow_command(hold: str, up_to: int | None, lasts: str, why: str, hub: str, 
     if not seconds:
         raise click.UsageError("--for: nothing passes in no time")
     run(_allow(Way(hub, key_file), hold, up_to, seconds, why))
+
+
+@contexts_command.command("signer")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def signer_command(file: Path) -> None:
+    """Print the public half of the signing key in FILE, for `trusted_signers`; make one when there is none.
+
+    To renew a hub's key: make the next one, trust it at every gateway beside the old one, then name it in the
+    hub's `signing_key`.
+    """
+    click.echo(ensure_signing_key(file).public_text)
 
 
 @contexts_command.command("restore")
@@ -202,7 +216,7 @@ async def _allow(way: Way, hold: str, up_to: int | None, seconds: float, why: st
             holds: list[JsonObject] = (await client.contexts())["holds"]
             # What is allowed is what was seen: if more is held by then, that is held still.
             up_to = next((rows_held(held) for held in holds if held["id"] == hold), None)
-        if up_to is None:
+        if not up_to:
             raise click.ClickException(
                 f"nothing is held back as {hold!r}; see `transom contexts holds`, or allow what is still to "
                 "come with --up-to"

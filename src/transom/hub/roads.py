@@ -195,6 +195,8 @@ class Roads:
                 f"{len(unknown)} resources of an earlier store of the hub are still in the region, "
                 f"{unknown[0]} among them; declare them again, or restore that store"
             )
+        elif self.publisher.state.sweep_problem:
+            problems["sweep"] = self.publisher.state.sweep_problem
         if self.context_roads is not None:
             problems.update(self.context_roads.problems())
         return {**problems, **(self._heard.workers if self._heard else {})}
