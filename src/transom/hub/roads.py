@@ -14,14 +14,15 @@ import msgspec
 from transom.hub.archive import Archive
 from transom.hub.contexts.roads import ContextRoads
 from transom.hub.contexts.service import RegionContexts
+from transom.hub.listening import listen
 from transom.hub.rows import DesiredRows
 from transom.hub.store import Store
 from transom.links.mirror import Mirror
 from transom.links.naming import mirrored_name
 from transom.links.publish import Publisher
-from transom.logs.protocol import Log, Topic, TopicPartition
+from transom.logs.protocol import Entry, Log, Topic
 from transom.logs.records import from_entry
-from transom.model.errors import OutOfRangeError, TransomError
+from transom.model.errors import TransomError
 from transom.model.resources import JsonObject
 from transom.model.roads import DESIRED, DESIRED_TABLE, GATEWAYS, HEARTBEATS, STATUS, Heartbeat
 from transom.runtime.clock import Clock
@@ -31,7 +32,6 @@ from transom.runtime.tasks import Workers
 T = TypeVar("T")
 
 _ASK_SECONDS = 1.0
-_WAIT_SECONDS = 30.0
 
 
 class RoadsReport(msgspec.Struct, frozen=True):
@@ -152,22 +152,11 @@ class Roads:
 
     async def _listen(self) -> None:
         """Follow the region's heartbeats in the hub's log."""
-        offsets = {
-            TopicPartition(self._heartbeat_topic, number): max(bounds.start, bounds.end - 1)
-            for number, bounds in (await self.hub_log.bounds(self._heartbeat_topic)).items()
-        }
-        while True:
-            try:
-                entries = await self.hub_log.read(offsets, wait_seconds=_WAIT_SECONDS)
-            except OutOfRangeError as gap:
-                offsets[TopicPartition(gap.topic, gap.partition)] = gap.start
-                continue
-            for entry in entries:
-                offsets[entry.position] = entry.offset + 1
-                self._hear(msgspec.json.decode(from_entry(entry).value, type=Heartbeat), entry.timestamp_ms)
+        await listen(self.hub_log, self._heartbeat_topic, self._hear)
 
-    def _hear(self, heartbeat: Heartbeat, at_ms: int) -> None:
-        self._heard, self._heard_at = heartbeat, at_ms / 1000
+    def _hear(self, entry: Entry) -> None:
+        heartbeat = msgspec.json.decode(from_entry(entry).value, type=Heartbeat)
+        self._heard, self._heard_at = heartbeat, entry.timestamp_ms / 1000
         # What the region had read by then is all there was for it: from here its knowledge ages.
         told = self.publisher.state
         if told.revision >= self.store.changed_for(self.region).value and all(

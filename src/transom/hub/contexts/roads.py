@@ -11,12 +11,13 @@ import msgspec
 
 from transom.hub.contexts.row import BULK, FAST
 from transom.hub.contexts.service import RegionContexts
+from transom.hub.listening import listen
 from transom.links.lanes import Lane, TokenBucket
 from transom.links.mirror import Mirror
 from transom.links.publish import Publisher, no_tables
-from transom.logs.protocol import Entry, Log, Topic, TopicPartition
+from transom.logs.protocol import Entry, Log, Topic
 from transom.logs.records import from_entry
-from transom.model.errors import InvalidError, OutOfRangeError
+from transom.model.errors import InvalidError
 from transom.model.roads import CANARY_BULK, CANARY_FAST, CONTEXTS, CONTEXTS_BULK, GATEWAYS, GatewayBeat
 from transom.runtime.clock import Clock
 from transom.runtime.randomness import Randomness
@@ -25,7 +26,6 @@ from transom.runtime.telemetry import get_logger
 
 log_event = get_logger(__name__)
 
-_WAIT_SECONDS = 30.0
 _BULK_BATCH = 1000
 _BEATS_REMEMBERED = 1000
 """How far back in the topic of beats is looked at the beginning; what is older is not lately."""
@@ -121,19 +121,7 @@ class ContextRoads:
 
     async def listen(self) -> None:
         """Follow the beats of the region's gateways in the hub's log: a worker."""
-        offsets = {
-            TopicPartition(self.topic, number): max(bounds.start, bounds.end - _BEATS_REMEMBERED)
-            for number, bounds in (await self.hub_log.bounds(self.topic)).items()
-        }
-        while True:
-            try:
-                entries = await self.hub_log.read(offsets, wait_seconds=_WAIT_SECONDS)
-            except OutOfRangeError as gap:
-                offsets[TopicPartition(gap.topic, gap.partition)] = gap.start
-                continue
-            for entry in entries:
-                offsets[entry.position] = entry.offset + 1
-                self._hear(entry)
+        await listen(self.hub_log, self.topic, self._hear, last=_BEATS_REMEMBERED)
 
     def _hear(self, entry: Entry) -> None:
         try:
