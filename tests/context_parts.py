@@ -87,13 +87,17 @@ class World:
 
 @contextlib.asynccontextmanager
 async def a_world(
-    *records: Record, inner: Table | None = None, clock: Clock | None = None, complete: bool = True
+    *records: Record,
+    inner: Table | None = None,
+    clock: Clock | None = None,
+    complete: bool = True,
+    decider_class: type[KeyDecider] = KeyDecider,
 ) -> AsyncIterator[World]:
     """A decider over a table with `records`; complete, unless said otherwise."""
     clock = clock or ManualClock()
     door = Door(None, shipped_contexts())
     table = await ContextTable.open(inner or MemoryTable(), door, clock, ROWS_MAX)
-    async with KeyDecider(table, door, clock, Randomness(1)) as decider:
+    async with decider_class(table, door, clock, Randomness(1)) as decider:
         world = World(table, door, decider, clock)
         await world.put(*records)
         if complete:

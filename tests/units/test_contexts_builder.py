@@ -287,6 +287,16 @@ async def test_a_raised_schema_builds_everything_anew_in_bulk(tmp_path):
         assert third.store.changed.value == before
 
 
+async def test_a_raised_schema_goes_in_bulk_however_few_it_changes(hub):
+    await hub.put(gate("g"), gate("shut", shut=True))
+    await hub.build()
+    assert {row.lane for row in (await hub.rows()).values()} == {FAST}
+    again = await hub.again(GateContextTwo())
+    await again.build()
+    lanes = {key: row.lane for key, row in (await again.rows()).items()}
+    assert lanes == {"gate/acme/g": BULK, "gate/acme/shut": FAST}
+
+
 async def test_a_schema_that_takes_rights_away_is_held(hub):
     await hub.put(*gates(30))
     await hub.build()

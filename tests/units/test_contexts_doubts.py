@@ -17,6 +17,7 @@ from transom.region.gateway.decider import KeyDecider
 from transom.region.topics import TOPICS
 from transom.runtime.clock import ManualClock, SystemClock
 from transom.runtime.randomness import Randomness
+from transom.runtime.signals import wait_any
 from transom.runtime.signing import Trust, new_signer
 from transom.tables.keeper import TOPIC_MARKS, keep
 from transom.tables.memory import MemoryTable
@@ -101,7 +102,8 @@ class Life:
     async def until(self, condition) -> None:
         async with asyncio.timeout(20):
             while not condition():
-                await self.table.changed.above(self.table.changed.value)
+                levels = (self.table.changed, self.table.moved)
+                await wait_any([(level, level.value) for level in levels])
 
 
 async def say(log: MemoryLog, signer, *records, topic: str = CONTEXTS) -> None:
@@ -168,3 +170,24 @@ async def test_a_key_whose_record_was_refused_is_not_unknown_after_a_restart_eit
     async with Life(disk, NEXT).lived(log) as life:
         await life.until(lambda: life.table.knows.revision == 2)
         assert (await life.status(key), await life.status(unknown)) == (200, 401)
+
+
+async def test_what_is_in_the_log_no_more_is_in_doubt_no_more_once_that_was_read_again(disk, log) -> None:
+    key = a_key()
+    await log.append([to_message(CONTEXTS, key_record(key, 1))])  # sealed by nobody
+    await say(log, OLD, complete(1)[0])
+    await say(log, OLD, complete(1)[1], topic=CONTEXTS_BULK)
+    async with Life(disk, OLD).lived(log) as life:
+        await life.until(lambda: life.table.knows.complete)
+        assert await life.status(key) == 503
+    await log.truncate(CONTEXTS, 0, 1)
+    async with Life(disk, OLD).lived(log) as life:
+        await life.until(lambda: not life.door.doubted)
+    async with Life(disk, OLD).lived() as life:
+        assert await life.status(key) == 503, "it was not written yet"
+    async with Life(disk, OLD).lived(log) as life:
+        await life.until(lambda: not life.door.doubted)
+        await say(log, OLD, complete(2)[0])
+        await life.until(lambda: life.table.knows.revision == 2)
+    async with Life(disk, OLD).lived() as life:
+        assert await life.status(key) == 401

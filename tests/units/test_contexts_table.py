@@ -128,6 +128,35 @@ async def test_two_values_at_one_version_are_refused_alone() -> None:
         assert held == twice[0]
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_a_revoked_key_stays_so_whatever_a_restored_store_says(
+    restarted: bool,  # noqa: FBT001
+    at_once: bool,  # noqa: FBT001
+) -> None:
+    key, other, inner = a_key(), a_key(), MemoryTable()
+    table, door = await a_table(inner)
+    await table.apply([key_record(key, 1), key_record(other, 2), *canaries(2, 1.0)], {})
+    revoked, forgotten = key_record(key, 3, revoked=True), key_record(key, 1, epoch=2)
+    others = [key_record(other, 2, epoch=2), *canaries(2, 1.0, epoch=2, verified=False)]
+    if at_once:
+        await table.apply([revoked, forgotten, *others], {})
+    else:
+        await table.apply([revoked], {})
+        await table.apply(others, {})
+        if restarted:
+            table, door = await a_table(inner)
+        await table.apply([forgotten], {})
+    assert await inner.get(key_name(key)) == revoked
+    assert await inner.get(key_name(other)) == others[0]
+    assert "forgot it" in door.refused[key_name(key)]
+    # Once it is revoked there again, all is well; and what follows is not looked at any more.
+    again = key_record(key, 4, epoch=2, revoked=True)
+    await table.apply([again, *canaries(4, 1.0, epoch=2)], {})
+    assert await inner.get(key_name(key)) == again
+    assert table.knows.complete
+
+
 async def test_a_canary_on_disk_that_cannot_be_read_is_none() -> None:
     inner = MemoryTable()
     await inner.apply([Record(CANARY_FAST, Version(1, 1, "hub"), b"rot")], {})

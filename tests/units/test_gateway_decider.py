@@ -212,6 +212,25 @@ async def test_a_value_that_cannot_be_read_is_no_answer() -> None:
         assert await world.status(key) == 503
 
 
+async def test_a_value_that_it_stumbles_over_keeps_no_other_from_arriving() -> None:
+    bad, later = a_key(), a_key()
+    async with a_world(key_record(bad, 1), key_record(later, 1)) as world:
+        assert await world.status(bad) == await world.status(later) == 200
+        made = world.decider._grants.of
+
+        def stumbling(digest: bytes, record: Record):
+            if record.version.counter == 2:
+                raise RuntimeError("by nobody's fault")
+            return made(digest, record)
+
+        world.decider._grants.of = stumbling
+        await world.put(key_record(bad, 2, name="odd"), key_record(later, 3, revoked=True))
+        await world.complete(revision=3)
+        assert await world.status(later) == 401
+        assert await world.status(bad) == 200, "the last good one stays"
+        assert set(world.door.refused) == {f"api_key/{hash_of(bad).hex()}"}
+
+
 async def test_knowledge_older_than_a_tenant_allows_is_503_until_the_hub_is_heard_again() -> None:
     clock, key, other = ManualClock(), a_key(), a_key()
     strict = key_record(key, 1, max_stale_seconds=30.0)

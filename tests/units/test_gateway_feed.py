@@ -70,6 +70,27 @@ async def test_both_lanes_feed_one_table_and_a_bad_record_is_left_out_alone() ->
         assert set(world.door.refused) == {key_name(bad)}
 
 
+async def test_a_log_with_a_past_answers_nothing_by_absence_until_it_was_read() -> None:
+    """Long before its end it says "verified", of what there was then."""
+    key, other = a_key(), a_key()
+    log = await a_log(key_record(other, 3), canaries(3, 1.0)[0])
+    await append(log, canaries(3, 1.0)[1], topic=CONTEXTS_BULK)
+    await append(log, *(key_record(other, revision) for revision in range(4, 2500)))
+    await append(log, key_record(key, 9000), canaries(9000, 1.0)[0])
+    answers: set[int] = set()
+    async with a_world(complete=False) as world:
+        reading = asyncio.create_task(
+            keep(world.table, log, BOTH, world.door.read, tell=world.table.set_behind)
+        )
+        async with asyncio.timeout(20):
+            while world.table.knows.revision < 9000 or not world.table.knows.complete:
+                answers.add(await world.status(key))
+                await asyncio.sleep(0)
+        assert answers - {200} == {503}
+        assert (await world.status(key), await world.status(a_key())) == (200, 401)
+        reading.cancel()
+
+
 async def test_it_goes_on_where_the_table_stands() -> None:
     class Counting(MemoryLog):
         def __init__(self) -> None:

@@ -420,6 +420,7 @@ BROKEN = {
     "another encoding": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nabc",
     "a folded header": b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n",
     "no such status": b"HTTP/1.1 099 OK\r\n\r\n",
+    "a status of no class": b"HTTP/1.1 999 OK\r\nContent-Length: 2\r\n\r\nhi",
     "an upgrade nobody wanted": b"HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhi",
     "a switch to nothing": b"HTTP/1.1 101 S\r\n\r\n",
     "a head without end": b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20_000,

@@ -19,7 +19,7 @@ from transom.links.positions import read_position
 from transom.links.publish import Publisher, SourcePosition, no_tables
 from transom.links.source import Changes
 from transom.logs.memory import MemoryLog
-from transom.logs.protocol import Entry, Topic
+from transom.logs.protocol import Entry, Message, Topic, TopicPartition
 from transom.logs.records import from_entry
 from transom.model.errors import InvalidError, UnreachableError
 from transom.model.records import Record
@@ -402,6 +402,26 @@ async def test_a_table_that_lacks_something_is_mended_before_it_is_verified(
     assert len(await everything(bench.log, SWEEPS.name)) == 3
 
 
+async def test_what_a_region_refuses_again_and_again_keeps_nothing_else_from_being_verified(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own door has the refused one in doubt; that all else is there is no less true."""
+
+    class Picky(MemoryTable):
+        async def apply(self, records, positions):
+            return await super().apply([record for record in records if record.key != "f3"], positions)
+
+    monkeypatch.setattr(sweeping, "_AGAIN_SECONDS", 0.01)
+    bench.table = Picky()
+    for number in range(10):
+        bench.rows.put(f"f{number}")
+    async with bench.gateway(), bench.hub():
+        await bench.until_verified()
+    assert bench.bulk.state.differences_found == 2
+    # Not before it was sent once more, and read.
+    assert keys_of(await bench.sent(CONTEXTS_BULK)).count("f3") == 3
+
+
 # --- what holds records back ---------------------------------------------------------------------------
 
 
@@ -558,6 +578,22 @@ async def test_a_sweep_waits_for_the_other_lane(bench: Bench) -> None:
                 while not bench.bulk.state.last_sweep:
                     await asyncio.sleep(0.001)
     assert bench.bulk.state.differences_found == 0
+
+
+@pytest.mark.parametrize("nonsense", [b"rot", msgspec.msgpack.encode({"id": "x", "digests": [b"short"]})])
+async def test_an_answer_that_makes_no_sense_is_a_problem_and_no_more(bench: Bench, nonsense: bytes) -> None:
+    async def answering() -> None:
+        positions = {TopicPartition(SWEEPS.name, 0): 0}
+        while True:
+            for entry in await bench.log.read(positions, wait_seconds=20):
+                positions[entry.position] = entry.offset + 1
+                asked = msgspec.msgpack.decode(entry.value or b"")
+                await bench.log.append([Message(DIGESTS.name, asked["id"].encode(), nonsense)])
+
+    bench.rows.put("f1")
+    async with running(answering()), bench.hub(), asyncio.timeout(20):
+        while "cannot be read" not in bench.bulk.state.sweep_problem:
+            await bench.bulk.state.moved.above(bench.bulk.state.moved.value, 0.05)
 
 
 async def test_a_table_that_is_silent_keeps_no_other_from_being_mended(

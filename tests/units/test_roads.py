@@ -117,6 +117,13 @@ async def test_of_a_region_that_does_not_answer_the_age_can_still_be_read(world)
     assert (report.reachable, report.up_lag, report.knows_age_seconds) == (False, None, 60.0)
 
 
+async def test_a_beat_that_cannot_be_read_ends_nothing(world):
+    record = Record("eu", Version(1, 1, "eu"), b"rot")
+    await world._region_log.append([to_message(HEARTBEATS, record)])
+    world._beats = 1
+    assert (await world.beat(0)).last_heard == "beat 2"
+
+
 async def test_a_beat_that_was_sent_before_the_hub_wrote_makes_nobody_know_more(world):
     """What the store has and the publisher has not yet passed on is missing in the region."""
     end = await world.declare("shop")

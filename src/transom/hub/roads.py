@@ -22,12 +22,15 @@ from transom.links.naming import mirrored_name
 from transom.links.publish import Publisher
 from transom.logs.protocol import Entry, Log, Topic
 from transom.logs.records import from_entry
-from transom.model.errors import TransomError
+from transom.model.errors import InvalidError, TransomError
 from transom.model.resources import JsonObject
 from transom.model.roads import DESIRED, DESIRED_TABLE, GATEWAYS, HEARTBEATS, STATUS, Heartbeat
 from transom.runtime.clock import Clock
 from transom.runtime.randomness import Randomness
 from transom.runtime.tasks import Workers
+from transom.runtime.telemetry import get_logger
+
+log_event = get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -155,7 +158,11 @@ class Roads:
         await listen(self.hub_log, self._heartbeat_topic, self._hear)
 
     def _hear(self, entry: Entry) -> None:
-        heartbeat = msgspec.json.decode(from_entry(entry).value, type=Heartbeat)
+        try:
+            heartbeat = msgspec.json.decode(from_entry(entry).value, type=Heartbeat)
+        except (InvalidError, msgspec.MsgspecError) as error:
+            log_event.warning("a heartbeat cannot be read", region=self.region, error=str(error))
+            return
         self._heard, self._heard_at = heartbeat, entry.timestamp_ms / 1000
         # What the region had read by then is all there was for it: from here its knowledge ages.
         told = self.publisher.state

@@ -9,6 +9,8 @@ Source of the idea: anti-entropy with hash trees (Dynamo, 2007), one level deep.
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from transom.links.carrier import Carrier
 from transom.links.source import Source
 from transom.logs.protocol import TopicPartition
@@ -18,7 +20,7 @@ from transom.model.version import Version
 from transom.runtime.clock import Clock
 from transom.runtime.randomness import Randomness
 from transom.runtime.telemetry import get_logger
-from transom.tables.digests import MARK, Sums, bucket_of, differing, summary_of
+from transom.tables.digests import BUCKETS, MARK, Sums, bucket_of, differing, summary_of
 from transom.tables.sweeps import (
     BUCKETS_A_REQUEST_MAX,
     DIGESTS,
@@ -124,7 +126,7 @@ class Sweep:
     async def repairs(self, table: str) -> AsyncIterator[list[Record]]:
         """What must be appended to make `table` agree, some thousand rows at a time.
 
-        Raises `UnreachableError` when nobody answers.
+        Raises `UnreachableError` when nobody answers, or nothing that makes sense.
         """
         if self._sums is None:
             self._sums = await sums_of(self.source, self.revision)
@@ -132,12 +134,21 @@ class Sweep:
         answer = [answer async for answer in self._ask(table, (), summary_of(mine))][-1]
         if answer.same:
             return
+        if len(answer.digests) != BUCKETS:
+            raise self._nonsense(table, f"{len(answer.digests)} digests; there are {BUCKETS}")
         for group in in_groups(differing(mine, answer.digests), self._sums.counts):
             wanted = frozenset(group)
             held = [row async for a in self._ask(table, wanted) for row in a.rows]
             records = await self._rows_in(wanted)
             self.strangers.extend(strangers(records, self.source.epoch, held))
             yield differences(records, self.revision, self.source.epoch, held)
+
+    def _nonsense(self, table: str, wrong: str) -> UnreachableError:
+        # Whatever a region answers, it ends neither this publisher nor the hub.
+        return UnreachableError(
+            f"table {table!r} behind link {self.carrier.link!r} said what cannot be read ({wrong}); "
+            "is the region of another release?"
+        )
 
     async def _rows_in(self, buckets: Collection[int]) -> list[Record]:
         """The source's rows in some buckets, each once, in its newest state."""
@@ -166,7 +177,10 @@ class Sweep:
                 # Others ask over the same topics.
                 if entry.key != request.id.encode():
                     continue
-                answer = read_answer(entry)
+                try:
+                    answer = read_answer(entry)
+                except msgspec.MsgspecError as error:
+                    raise self._nonsense(table, str(error)) from None
                 yield answer
                 if answer.last:
                     return

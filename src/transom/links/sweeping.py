@@ -6,7 +6,7 @@ answers it holds nothing that publishing needs. Next on the data's way: `tables.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client import Counter
 
@@ -28,6 +28,8 @@ _LISTEN_SECONDS = 1.0
 _AGAIN_SECONDS = 1.0
 _AGAIN_SECONDS_MAX = 60.0
 _LOOK_SECONDS = 5.0
+_REMEMBERED_MAX = 10_000
+"""So many mended rows are known again; as many refused ones a region's door tells apart."""
 
 _mended = Counter("transom_sweep_repairs_total", "Rows that sweeps mended", ["link"], registry=metrics)
 
@@ -46,6 +48,7 @@ class Sweeper:
     clock: Clock
     randomness: Randomness
     period_seconds: float
+    _mended_last: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
 
     async def run(self, *, now: bool) -> None:
         """Sweep every period, for ever, the first time at once or after one. Raises `FencedError`."""
@@ -81,18 +84,24 @@ class Sweeper:
         sweep = Sweep(self.source, self.carrier, revision, after, self.clock, self.randomness)
         mended = 0
         silent: UnreachableError | None = None
+        before, self._mended_last = self._mended_last, {}
         for table in self.tables():
-            found = 0
+            keys: set[str] = set()
             try:
                 async for repairs in sweep.repairs(table):
-                    found += await self._mend(repairs, revision)
+                    found = await self._mend(repairs, revision)
+                    mended += len(found)
+                    if len(keys) <= _REMEMBERED_MAX:
+                        keys.update(found)
             except UnreachableError as error:
                 silent = error
                 continue
-            finally:
-                mended += found
-            if not found:
-                await self._verify()
+            # What was sent again, was read, and differs still was refused there: the table's own door takes
+            # its absence for no answer. All else is there.
+            if len(keys) <= _REMEMBERED_MAX:
+                self._mended_last[table] = keys
+                if keys <= before.get(table, set()):
+                    await self._verify()
         self._tell_strangers(sweep.strangers)
         if silent is not None:
             raise silent
@@ -116,12 +125,12 @@ class Sweeper:
         }
         return min(state.revision for _, state in lanes), ends
 
-    async def _mend(self, repairs: Sequence[Record], revision: int) -> int:
-        """Append those of `repairs` that are not on their way by themselves; returns how many."""
+    async def _mend(self, repairs: Sequence[Record], revision: int) -> list[str]:
+        """Append those of `repairs` that are not on their way by themselves; returns their keys."""
         newer = await self.source.changed_since([record.key for record in repairs], revision)
         repairs = [record for record in repairs if record.key not in newer]
         if not repairs:
-            return 0
+            return []
         carrier = self.carrier
         log_event.error("sweep found differences", link=carrier.link, rows=len(repairs), first=repairs[0].key)
         size = carrier.lane.batch
@@ -131,7 +140,7 @@ class Sweeper:
                 await carrier.append(repairs[at : at + size], carrier.state.revision)
         carrier.state.differences_found += len(repairs)
         _mended.labels(carrier.link).inc(len(repairs))
-        return len(repairs)
+        return [record.key for record in repairs]
 
     async def _verify(self) -> None:
         """A table has all there is: say so, once, for those that wait to know what does not exist."""

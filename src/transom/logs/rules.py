@@ -129,10 +129,16 @@ def check_truncation(at: TopicPartition, before: int, start: int, end: int) -> N
 def check_fence(fence: Fence | None, held: int | None) -> None:
     """Raises `FencedError` unless `held`, the newest token under the fence's name, is the fence's own.
 
-    A log that never gave the name out was made anew since: `ConflictError`, take it again.
+    A log that never gave the name out was made anew since, one that has given out only older tokens was
+    restored: `ConflictError`, take it again.
     """
     if fence is not None and held is None:
         raise ConflictError(f"this log knows no fence {fence.name!r}: it was made anew; take the fence again")
+    if fence is not None and held is not None and fence.token > held:
+        raise ConflictError(
+            f"this log has given out fence {fence.name!r} up to token {held}, this writer has {fence.token}: "
+            f"it was restored from an older copy; take the fence again"
+        )
     if fence is not None and fence.token != held:
         raise FencedError(
             f"fence {fence.name!r} has gone to token {held}, this writer has {fence.token}: "

@@ -64,6 +64,14 @@ class ContextKind(ABC, Generic[V]):
         """
         return False
 
+    def is_final(self, value: V) -> bool:  # noqa: ARG002
+        """Whether the subject never has another kind of value again (a revoked key stays revoked).
+
+        The hub's own rules see to that; a hub whose store was restored may have forgotten. So a region that
+        holds a final value takes none that is not.
+        """
+        return False
+
     def decode(self, data: bytes) -> V:
         """The value in a record. Unknown fields are left out; raises `InvalidError` when one is missing or
         wrong.

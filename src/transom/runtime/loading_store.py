@@ -66,11 +66,10 @@ class State(Enum):
     """Served, and the source is asked again in the background."""
     STALE = "stale but usable"
     """Served although the source failed when it was asked again."""
-    EXPIRED = (
-        "expired"
-        """Not served: nobody confirmed it for too long. Kept for its version, until a load or
-    the room ends it."""
-    )
+    EXPIRED = "expired"
+    """Not served: nobody confirmed it for too long. Kept for its version, until a load or the room
+    ends it.
+    """
 
 
 class Entry(msgspec.Struct, Generic[K, V], gc=False, eq=False):

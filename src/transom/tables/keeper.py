@@ -51,6 +51,10 @@ def _never() -> bool:
     return False
 
 
+def _nobody(behind: bool) -> None:  # noqa: FBT001  # what else could it be
+    del behind
+
+
 async def keep(
     table: Table,
     log: Log,
@@ -58,16 +62,24 @@ async def keep(
     read: Read = from_entry,
     *,
     hurry: Callable[[], bool] = _never,
+    tell: Callable[[bool], None] = _nobody,
 ) -> None:
     """Apply to `table` what `topics` hold and what comes, for ever.
 
     `read` is the door that each entry passes. While `hurry` says so, as much as there is goes at once;
-    otherwise little enough that what comes next, a revocation perhaps, need not wait for it.
+    otherwise little enough that what comes next, a revocation perhaps, need not wait for it. `tell` hears
+    whether the table is behind what the topics held when this began.
     Raises what the log and the table raise, and `UnreachableError` when a topic was made anew meanwhile; it
     can be run again then.
     """
     ids = await _topic_ids(log, topics)
     positions = await _start(table, log, ids)
+    ends = {
+        TopicPartition(topic, partition): bounds.end
+        for topic in topics
+        for partition, bounds in (await log.bounds(topic)).items()
+    }
+    tell(_is_behind(positions, ends))
     unmarked = {
         topic: topic_id for topic, topic_id in ids.items() if not await _is_known(table, topic, topic_id)
     }
@@ -85,6 +97,7 @@ async def keep(
             raise UnreachableError("a topic was made anew: it is read from its start")
         if entries:
             await _apply(table, entries, positions, read)
+            tell(_is_behind(positions, ends))
 
 
 async def _apply(
@@ -136,6 +149,10 @@ async def _start(table: Table, log: Log, ids: Mapping[str, str]) -> dict[TopicPa
         for partition, bounds in (await log.bounds(topic)).items():
             positions[TopicPartition(topic, partition)] = bounds.start
     return positions
+
+
+def _is_behind(positions: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> bool:
+    return any(positions[at] < end for at, end in ends.items())
 
 
 async def _mark_passed(

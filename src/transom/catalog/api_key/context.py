@@ -40,3 +40,7 @@ class ApiKeyContext(ContextKind[ApiKeyValue]):
     def restricts(self, value: ApiKeyValue) -> bool:
         """Whether it refuses every request: revoked, or its tenant suspended."""
         return value.revoked or value.suspended
+
+    def is_final(self, value: ApiKeyValue) -> bool:
+        """Whether it was revoked."""
+        return value.revoked

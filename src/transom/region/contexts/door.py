@@ -80,6 +80,17 @@ class Door:
         if self.refused_count <= TOLD_MAX or self.refused_count % _TELL_EVERY == 0:
             log_event.warning("context refused", key=key, why=why, count=self.refused_count)
 
+    def undoes(self, record: Record, held: Record | None) -> bool:
+        """Whether `record` would give back what was taken away for good; see `ContextKind.is_final`."""
+        kind: Any = self._kinds.of_key(record.key)
+        if kind is None or record.deleted or held is None or held.deleted:
+            return False
+        try:
+            return kind.is_final(kind.decode(held.value)) and not kind.is_final(kind.decode(record.value))
+        except Exception as error:  # noqa: BLE001  # anybody's module: what stumbles there stops nobody else
+            log_event.warning("a context cannot be judged", key=record.key, error=str(error))
+            return False
+
     def doubts(self, key: str) -> bool:
         """Whether a record of `key` was refused since the last good one: then its absence is no answer."""
         return key in self.doubted

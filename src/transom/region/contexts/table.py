@@ -92,6 +92,9 @@ class ContextTable(ForwardingTable):
         self._doubts_writing = self._doubts_written = 0
         self._doubts_count = 0
         self._to_read_again: set[str] = set()
+        self._behind = False
+        self._settled: int | None = None
+        """The epoch in which all was there last; None: there is nothing yet."""
 
     @classmethod
     async def open(cls, inner: Table, door: Door, clock: Clock, rows_max: int) -> "ContextTable":
@@ -99,12 +102,24 @@ class ContextTable(ForwardingTable):
         table = cls(inner, door, clock, rows_max)
         held = [await inner.get(key) for key in (CANARY_FAST, CANARY_BULK)]
         table._hear([record for record in held if record is not None])
+        if table._lanes and table._settled is None:
+            table._settled = 0
         await table._recall()
         return table
 
     def listen(self, listener: Listener) -> None:
         """Have `listener` told of everything applied from now on."""
         self._listeners.append(listener)
+
+    def set_behind(self, behind: bool) -> None:  # noqa: FBT001  # what else could it be
+        """Whether the log is known to hold what was not read yet.
+
+        A gateway that starts on a log with a past meets a canary in it that says "verified" long before it
+        has read the keys that were made since: what is missing so long is unknown, not absent (invariant 10).
+        """
+        if behind != self._behind:
+            self._behind = behind
+            self._hear([])
 
     async def get(self, key: str) -> Record | None:
         """See `Table.get`; a topic that is to be read again is none that is known."""
@@ -125,7 +140,7 @@ class ContextTable(ForwardingTable):
     async def _apply(
         self, records: Sequence[Record], positions: Mapping[TopicPartition, int]
     ) -> Sequence[Record]:
-        admitted = await self._admitted(records)
+        admitted = await self._without_undoing(await self._admitted(records))
         try:
             changed = await self.inner.apply([*admitted, *self._doubts_now()], positions)
         except VersionClashError:
@@ -190,6 +205,28 @@ class ContextTable(ForwardingTable):
             admitted.append(record)
         return admitted
 
+    async def _without_undoing(self, records: Sequence[Record]) -> Sequence[Record]:
+        """`records` without those that would give back what was taken away for good.
+
+        Looked at only while a new epoch arrives: within one, the hub's store sees to that.
+        """
+        settled = self._settled
+        if settled is None or all(record.version.epoch <= settled for record in records):
+            return records
+        admitted: list[Record] = []
+        before: dict[str, Record] = {}
+        for record in records:
+            held = before.get(record.key) or await self.inner.get(record.key)
+            is_newer = held is None or held.version < record.version
+            if is_newer and self._door.undoes(record, held):
+                why = "was taken away for good, and the hub's store forgot it: take it away there again"
+                self._door.refuse(record.key, why)
+            else:
+                admitted.append(record)
+                if is_newer:
+                    before[record.key] = record
+        return admitted
+
     async def _without_clashes(self, records: Sequence[Record]) -> Sequence[Record]:
         """`records` without those that are another value at the version of a row, or of one before them."""
         kept: dict[str, Record] = {}
@@ -218,6 +255,8 @@ class ContextTable(ForwardingTable):
             except InvalidError as error:
                 log_event.warning("a canary on disk cannot be read", error=str(error))
         self.knows = self._summed(before)
+        if self.knows.complete:
+            self._settled = self.knows.epoch
         if self.knows[:4] != before[:4]:
             self.moved.rise()
 
@@ -233,7 +272,7 @@ class ContextTable(ForwardingTable):
             epoch,
             fast.revision if fast else 0,
             bulk.revision if bulk else 0,
-            fast is not None and bulk is not None and bulk.verified,
+            fast is not None and bulk is not None and bulk.verified and not self._behind,
             time,
             before.heard_at if time == before.canary_time else self._clock.monotonic(),
         )

@@ -28,7 +28,7 @@ class GatewayConfig(Config):
     `log` is the file of the region's log, or the address of its server, with the key in `log_key_file` and
     `log_trust` (PEM) for whom to trust there (by default whom the system trusts).
 
-    `trusted_signers` are the public keys of the hub (`transom contexts signer`, `GET /hub/signing`), two while
+    `trusted_signers` are the public keys of the hub (`transom contexts signer FILE` prints one), two while
     one replaces the other: what none of them has signed for this region is refused. `context_modules` list
     context kinds of one's own; the same as the hub's.
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -72,7 +73,7 @@ class Gateway:
         return not self.broken and self.contexts.knows.complete
 
     def health(self) -> tuple[int, dict[str, object]]:
-        """The answer to `/readyz`: 200 or 503, and why."""
+        """The answer to `/readyz`: 200 or 503, and why. Anybody may ask: it names no tenant and no key."""
         knows = self.contexts.knows
         wrong = list(self.broken)
         if not self.broken and not knows.complete:
@@ -88,7 +89,6 @@ class Gateway:
             "revision": knows.revision,
             "bulkRevision": knows.bulk_revision,
             "ageSeconds": knows.age_seconds(self.clock),
-            "refused": dict(self.door.refused),
             "refusedCount": self.door.refused_count,
             "workers": {
                 name: {"state": state.state, "error": state.error} for name, state in self.workers().items()
@@ -233,10 +233,8 @@ async def _use_log(gateway: Gateway, heart: GatewayHeart, reaching: RegionLog) -
         gateway.states.append(group.states)
         try:
             topics = (CONTEXTS, CONTEXTS_BULK)
-            group.start(
-                "contexts",
-                _kept_going(lambda: keep(contexts, log, topics, gateway.door.read, hurry=unfinished)),
-            )
+            reading = partial(keep, hurry=unfinished, tell=contexts.set_behind)
+            group.start("contexts", _kept_going(lambda: reading(contexts, log, topics, gateway.door.read)))
             group.start(
                 "instances", _kept_going(lambda: keep(gateway.instances, log, [STATUS], read_instance))
             )

@@ -155,7 +155,7 @@ class Upstream(asyncio.Protocol):
         parser = self._parser
         status = parser.get_status_code()
         coding = found.get(b"transfer-encoding")
-        strange = status < 100 or (status == 101 and not parser.should_upgrade())  # noqa: PLR2004
+        strange = not 100 <= status <= 599 or (status == 101 and not parser.should_upgrade())  # noqa: PLR2004
         if strange or (coding is not None and coding.strip().lower() != b"chunked"):
             raise ValueError("an answer that cannot be passed on")  # becomes a parser error, and 502
         bodiless = has_no_body(status, listener.method)
