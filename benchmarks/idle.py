@@ -1,4 +1,4 @@
-"""What the processes cost while nothing happens, with a few things declared: processor and memory of each."""
+"""What hub, regions and gateways cost while nothing happens, with a few things declared."""
 
 import asyncio
 import tempfile
@@ -9,7 +9,7 @@ import psutil
 import uvloop
 
 from benchmarks.plant import Plant
-from benchmarks.report import figure
+from benchmarks.report import figure, note
 from benchmarks.throughput import REGIONS, declare
 
 _SETTLE_SECONDS = 5.0
@@ -19,7 +19,7 @@ _WATCH_SECONDS = 30.0
 async def main() -> None:
     """Print the figures of the process that costs most."""
     with tempfile.TemporaryDirectory(prefix="transom-") as folder:
-        plant = Plant(Path(folder), REGIONS, {"a": "null"}, 'log_level = "warning"')
+        plant = Plant(Path(folder), REGIONS, {"a": "null"}, 'log_level = "warning"', gateways="")
         async with plant.running() as hub:
             await declare(hub, 10)
             await asyncio.sleep(_SETTLE_SECONDS)
@@ -35,6 +35,10 @@ async def main() -> None:
             sizes = [process.memory_info().rss / 2**20 for process in processes]
     figure("idle_processor_most", max(shares), "% of a core", target="<= 2", runs=shares)
     figure("idle_memory_most", max(sizes), "MiB", target="<= 110", runs=sizes)
+    gateways = len(plant.gateways)
+    note("idle_processor_hub", shares[0], "% of a core")
+    note("idle_processor_gateway", max(shares[-gateways:]), "% of a core", runs=shares[-gateways:])
+    note("idle_memory_gateway", max(sizes[-gateways:]), "MiB", runs=sizes[-gateways:])
 
 
 if __name__ == "__main__":
