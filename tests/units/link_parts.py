@@ -45,6 +45,9 @@ class MemorySource:
     async def revision(self) -> int:
         return self.changed.value
 
+    async def begin_epoch(self) -> None:
+        self.epoch += 1
+
     async def changes(self, after: int, most: int, *, every_lane: bool = False) -> Changes:
         newer = [row for row in self.held.values() if row.version.counter > after]
         newer.sort(key=lambda row: row.version)

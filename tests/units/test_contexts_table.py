@@ -58,6 +58,21 @@ async def test_a_lane_of_an_earlier_epoch_counts_from_nothing() -> None:
     assert (table.knows.epoch, table.knows.revision, table.knows.bulk_revision) == (2, 7, 0)
 
 
+async def test_a_lane_that_began_anew_counts_once_the_other_has_brought_what_was_before() -> None:
+    """The log was lost, with a revocation at 5 in it; the fill brings it again."""
+
+    def canary(key: str, revision: int, since: int = 0) -> Record:
+        value = to_json(Canary(revision, 1.0, verified=True, since=since))
+        return Record(key, Version(1, revision, "hub"), value)
+
+    table, _ = await a_table()
+    await table.apply(canaries(3, 1.0, count=-(3 << 32) + 3), {})
+    await table.apply([canary(CANARY_FAST, 8, since=6)], {})
+    assert (table.knows.revision, table.knows.complete) == (3, False)
+    await table.apply([canary(CANARY_BULK, 7)], {})
+    assert (table.knows.revision, table.knows.complete) == (8, True)
+
+
 async def test_an_older_canary_that_is_read_again_moves_nothing() -> None:
     clock = ManualClock()
     table, _ = await a_table(clock=clock)

@@ -84,7 +84,7 @@ async def test_garbage_is_refused_before_anything_is_looked_up(key: bytes) -> No
         decision = world.decider.decide_now(key, "shop", "GET")
         assert decision is not None, "garbage must not wait for a look-up"
         assert decision.status == 401
-        assert (decision.error == "") == (key == b"")
+        assert (decision.error == "unauthorized") == (key == b"")
         assert (await world.decider.decide(key, "shop", "GET")).status == 401
     assert inner.looked_up == 0
 

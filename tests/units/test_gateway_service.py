@@ -1,6 +1,8 @@
 """A gateway put together: its configuration, what it says of itself, and what no worker of it can end."""
 
+import asyncio
 import contextlib
+import os
 import re
 from pathlib import Path
 
@@ -21,13 +23,14 @@ from transom.model.errors import (
     InvalidError,
     UnreachableError,
     advice_for,
+    members_of,
 )
 from transom.model.roads import CONTEXTS, CONTEXTS_BULK, DESIRED, GATEWAYS
 from transom.processes.gateway import run_gateway
 from transom.region.config import RegionConfig, ZoneConfig
 from transom.region.gateway.config import GatewayConfig
 from transom.region.gateway.service import GatewayWorkerError, _kept_going, running_gateway
-from transom.region.service import running_region
+from transom.region.service import LogLostError, running_region
 from transom.region.topics import TOPICS
 from transom.runtime.clock import SystemClock
 from transom.runtime.config import load
@@ -90,8 +93,8 @@ async def test_a_file_of_another_region_is_refused(tmp_path) -> None:
 
 @contextlib.asynccontextmanager
 async def a_gateway(folder, signer, **settings):
-    given = {"region": "eu", "log": folder / "log.db", "data": folder / "data", "port": 0}
-    config = GatewayConfig(**given, trusted_signers=[signer.public_text], **settings)
+    given = {"region": "eu", "log": folder / "log.db", "data": folder / "data", "port": 0} | settings
+    config = GatewayConfig(**given, trusted_signers=[signer.public_text])
     ports: list[int] = []
     async with running_gateway(config, shipped_contexts(), CLOCK, Randomness(1), ports.append) as gateway:
         while not ports:
@@ -168,6 +171,59 @@ async def test_a_regions_log_server_lets_its_gateways_in_for_their_topics_alone(
                 await log.append([to_message(CONTEXTS, key_record(a_key(), 1))])
         finally:
             await log.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"log": "https://log.example:8481", "log_key_file": "absent"}, "absent.* cannot be read"),
+        ({"log": "https://log.example:8481", "log_key_file": "open"}, "chmod 600"),
+        ({"log": "http://log.example:8481", "log_key_file": "private"}, "use https"),
+        (
+            {"log": "https://log.example:8481", "log_key_file": "private", "log_trust": "absent"},
+            "log_trust: cannot be read",
+        ),
+        ({"access_log": "absent/access.log"}, "access_log: .*No such file"),
+        ({"access_log": "."}, "access_log: .*Is a directory"),
+        ({"data": "private/x"}, "configuration of gateway gateway is invalid: data: folder .*private/x"),
+    ],
+)
+async def test_what_cannot_heal_by_itself_ends_it_before_it_serves(tmp_path, settings, what: str) -> None:
+    for name, mode in (("private", 0o600), ("open", 0o644)):
+        (tmp_path / name).write_text("a key")
+        (tmp_path / name).chmod(mode)
+    paths = {name: value if "://" in value else tmp_path / value for name, value in settings.items()}
+    with pytest.raises(InvalidError, match=what):
+        async with a_gateway(tmp_path, new_signer(), **paths):
+            pass
+
+
+async def test_an_access_log_whose_disk_is_full_keeps_no_gateway_from_serving(tmp_path) -> None:
+    full = tmp_path / "pipe"
+    os.mkfifo(full)  # which nobody reads: it cannot be opened now, and waits for nobody
+    async with a_gateway(tmp_path, new_signer(), access_log=full) as gateway:
+        assert gateway.port
+
+
+async def test_a_region_whose_log_was_taken_away_ends_and_says_so(tmp_path) -> None:
+    config = RegionConfig(
+        name="eu", data=tmp_path, port=0, zones=[ZoneConfig(name="a", driver="null")], link_key_hash="0" * 64
+    )
+
+    async def taken_away() -> None:
+        ports: list[int] = []
+        async with running_region(config, {}, CLOCK, Randomness(1), ports.append):
+            while not ports:
+                await CLOCK.sleep(0.01)
+            (tmp_path / "log.db").rename(tmp_path / "elsewhere")
+            await CLOCK.sleep(3600)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with asyncio.timeout(60):
+            await taken_away()
+    (error,) = members_of(caught.value)
+    assert isinstance(error, LogLostError)
+    assert f"log {tmp_path / 'log.db'} was removed or replaced" in str(error)
 
 
 def test_the_configuration_in_the_reference_is_one(tmp_path) -> None:

@@ -57,6 +57,9 @@ class LaneSource:
     async def revision(self) -> int:
         return self.all.changed.value
 
+    async def begin_epoch(self) -> None:
+        self.epoch += 1
+
     async def changes(self, after: int, most: int, *, every_lane: bool = False) -> Changes:
         self.asked.rise()
         rows, upto, more, _ = await self.all.changes(after, most)
@@ -323,6 +326,21 @@ async def test_a_gateway_that_kept_its_table_takes_the_canaries_of_a_log_made_an
     assert new is not None
     assert new.version > old.version
     assert await bench.table.scan() == []
+
+
+async def test_a_fast_lane_s_canary_says_where_the_lane_began(bench: Bench) -> None:
+    bench.rows.put("f1")
+    bench.rows.put("f2")
+    for life in range(2):  # in its publisher's next life, too
+        async with bench.gateway(), bench.hub():
+            await bench.until_verified()
+            await bench.until_read(2 + life)
+        bench.rows.put("f3")
+        bench.again()
+    fast, bulk = [await bench.table.get(key) for key in (CANARY_FAST, CANARY_BULK)]
+    assert fast is not None
+    assert bulk is not None
+    assert (canary_in(fast).since, canary_in(bulk).since) == (2, 0)
 
 
 async def test_a_canary_says_no_more_than_the_source_is_sure_of(bench: Bench) -> None:

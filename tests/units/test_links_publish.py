@@ -22,7 +22,7 @@ from transom.links.sweeping import Sweeper
 from transom.logs.protocol import Fence, Log, Message, Topic, TopicPartition
 from transom.logs.records import from_entry
 from transom.logs.rules import BATCH_BYTES_MAX, ENTRY_BYTES_MAX
-from transom.model.errors import FencedError, InvalidError, UnreachableError
+from transom.model.errors import FencedError, InvalidError, RewoundError, UnreachableError
 from transom.model.records import Record
 from transom.model.version import Version
 from transom.runtime.randomness import Randomness
@@ -198,6 +198,19 @@ async def test_a_source_that_lost_its_storage_publishes_all_anew_and_sweeps_at_o
         assert publisher.state.strangers == ["forgotten"]
         kept = {row.key: row.version.epoch for row in await bench.table.scan()}
         assert kept == {"a": 2, "b": 2, "forgotten": 1}
+
+
+async def test_an_older_copy_of_its_source_begins_a_new_epoch_instead_of_publishing(bench: Bench) -> None:
+    for key in ("a", "b", "forgotten"):
+        bench.source.put(key)
+    async with running(bench.publisher().run()):
+        await bench.published(3)
+    restored = MemorySource(epoch=1)
+    restored.put("a")
+    with pytest.raises(RewoundError, match="up to revision 3, the store is at 1"):
+        await bench.publisher(source=restored).run()
+    assert restored.epoch == 2
+    assert len(await everything(bench.log, TOPIC.name, 3)) == 3
 
 
 async def test_records_of_any_size_are_published_in_parts(bench: Bench) -> None:

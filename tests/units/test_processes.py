@@ -265,6 +265,16 @@ def test_a_folder_is_held_by_one_process_and_the_other_is_told_which(tmp_path: P
         pass
 
 
+def test_a_folder_that_cannot_be_made_is_named_with_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "x"):
+        with (
+            pytest.raises(InvalidError, match=f"configuration of eu is invalid: data: folder {folder} "),
+            folder_held(folder, "configuration of eu"),
+        ):
+            pass
+
+
 def test_a_broken_record_is_named(tmp_path: Path) -> None:
     (tmp_path / RECORD_FILE).write_bytes(b"{}")
     with pytest.raises(InvalidError, match=RECORD_FILE):

@@ -15,7 +15,6 @@ from transom.hub.store import OutboxRow, Store
 from transom.links.positions import POSITIONS, position_message, read_position
 from transom.links.publish import SourcePosition
 from transom.logs.protocol import Log, Message, Topic
-from transom.runtime.clock import Clock
 from transom.runtime.steps import step
 from transom.runtime.telemetry import get_logger, metrics
 
@@ -30,7 +29,7 @@ _FORGET_EVERY = 1000
 _relayed = Counter("transom_relay_rows_total", "Outbox rows appended to the hub's log", registry=metrics)
 
 
-async def check_incarnation(store: Store, log: Log, clock: Clock) -> None:
+async def check_incarnation(store: Store, log: Log) -> None:
     """Begin a new epoch when the log knows more of the store than the store itself: it was restored.
 
     What was lost had versions that new writes would get again. In a new epoch all that the store has is newer
@@ -43,7 +42,7 @@ async def check_incarnation(store: Store, log: Log, clock: Clock) -> None:
             store_revision=store.changed.value,
             log_revision=held.revision,
         )
-        await store.begin_epoch(max(int(clock.wall()), store.epoch + 1))
+        await store.begin_epoch()
 
 
 @dataclass

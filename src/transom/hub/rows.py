@@ -35,6 +35,10 @@ class DesiredRows:
         """See `Source.revision`."""
         return self._store.changed.value
 
+    async def begin_epoch(self) -> None:
+        """See `Source.begin_epoch`."""
+        await self._store.begin_epoch()
+
     async def changes(self, after: int, most: int, *, every_lane: bool = False) -> Changes:  # noqa: ARG002
         """See `Source.changes`. There is one lane."""
         rows, upto, more = await self._store.region_rows(self._region, after, most)

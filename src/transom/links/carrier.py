@@ -38,7 +38,7 @@ class SourcePosition(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything up to `revision` of this `epoch` has been published.
 
     A link that is being filled carries every lane up to `fill`. `verified`: a sweep found nothing missing
-    since it was filled. `canary` is the counter of its newest canary.
+    since it was filled. `canary` is the counter of its newest canary. `since`: see `Canary`.
     """
 
     epoch: int
@@ -46,6 +46,7 @@ class SourcePosition(msgspec.Struct, frozen=True, omit_defaults=True):
     fill: int = 0
     verified: bool = False
     canary: int = 0
+    since: int = 0
 
 
 @dataclass
@@ -62,6 +63,7 @@ class PublishState:
     revision: int = 0
     fill: int = 0
     verified: bool = False
+    since: int = 0
     ends: dict[int, int] = field(default_factory=dict[int, int])
     moved: Level = field(default_factory=Level)
     last_sweep: float = 0.0
@@ -129,12 +131,12 @@ class Carrier:
         """Append `records`, in parts that a log takes; with the last one the position moves to `upto`."""
         state = self.state
         if self._canaries and self._known_at:
-            canary = Canary(self._known, self._known_at, state.verified)
+            canary = Canary(self._known, self._known_at, state.verified, state.since)
             records = [*records, self._canaries.next(canary, _encode)]
             self._canary_due = self.clock.monotonic() + self.lane.canary_seconds
         fill = state.fill if upto < state.fill else 0
         counter = self._canaries.counter if self._canaries else 0
-        position = SourcePosition(self._epoch, upto, fill, state.verified, counter)
+        position = SourcePosition(self._epoch, upto, fill, state.verified, counter, state.since)
         *early, last = parts(self._messages(records), self.lane.batch + 1)
         offsets: list[int] = []
         for part in early:

@@ -16,7 +16,7 @@ from transom.links.lanes import Lane
 from transom.links.source import Changes, Source
 from transom.links.sweeping import Sweeper
 from transom.logs.protocol import Log
-from transom.model.errors import Advice, advice_for, members_of
+from transom.model.errors import Advice, RewoundError, advice_for, members_of
 from transom.runtime.clock import Clock
 from transom.runtime.randomness import Randomness
 from transom.runtime.signals import wait_any
@@ -25,6 +25,7 @@ from transom.runtime.steps import step
 __all__ = ["Changes", "PublishState", "Publisher", "Source", "SourcePosition", "no_tables", "parts"]
 
 SWEEP_SECONDS = 600.0
+_SETTLE_SECONDS = 1.0
 _LOOK_SECONDS = 5.0
 """How often an idle publisher looks whether its topic is still the one it published to."""
 
@@ -63,7 +64,11 @@ class Publisher:
     state: PublishState = field(default_factory=PublishState)
 
     async def run(self) -> None:
-        """Publish for ever. Raises what the log raises; `FencedError` when another publisher took over."""
+        """Publish for ever.
+
+        Raises what the log raises; `FencedError` when another publisher took over, `RewoundError` when the
+        source is an older copy of itself.
+        """
         carrier = Carrier(self.link, self.target, self.topic, self.lane, self.clock, self.state)
         try:
             sweep_now = await self._begin(carrier)
@@ -99,7 +104,9 @@ class Publisher:
         state = self.state
         held = await carrier.begin(self.source.epoch)
         if held is not None and held.epoch == self.source.epoch:
+            await self._check_not_rewound(held.revision)
             state.revision, state.fill, state.verified = held.revision, held.fill, held.verified
+            state.since = held.since
         else:
             await self._begin_anew(carrier)
         state.started = True
@@ -107,6 +114,20 @@ class Publisher:
         # A source that lost its storage may not know of rows the region still has: look at once.
         reborn = held is not None and held.epoch != self.source.epoch
         return reborn or bool(self.lane.canary and not state.verified)
+
+    async def _check_not_rewound(self, published: int) -> None:
+        """A source cannot be older than what it has published, unless an older copy of it was put back."""
+        if published <= await self.source.revision():
+            return
+        await self.clock.sleep(_SETTLE_SECONDS)  # a write may be known here a moment before it is told
+        revision = await self.source.revision()
+        if published > revision:
+            await self.source.begin_epoch()
+            raise RewoundError(
+                f"{self.link!r} has published up to revision {published}, the store is at {revision}: "
+                "an older copy of it was put back. A new epoch has begun, so that nothing is taken from the "
+                "regions; start the hub again"
+            )
 
     async def _begin_anew(self, carrier: Carrier) -> None:
         state = self.state
@@ -117,9 +138,9 @@ class Publisher:
                 await other.state.moved.above(other.state.moved.value)
         now = await self.source.revision()
         if self.lane.fill:
-            state.revision, state.fill = 0, now
+            state.revision, state.fill, state.since = 0, now, 0
             return
-        state.revision, state.fill = now, 0
+        state.revision, state.fill, state.since = now, 0, now
         await carrier.thawed()
         async with carrier.turn:
             await carrier.append([], now)

@@ -41,6 +41,10 @@ class Source(Protocol):
         """The newest revision of the source's storage."""
         ...
 
+    async def begin_epoch(self) -> None:
+        """Become a new incarnation: the storage was found to be an older copy of itself."""
+        ...
+
     async def changes(self, after: int, most: int, *, every_lane: bool = False) -> Changes:
         """Up to `most` rows changed after revision `after`, deleted ones as delete markers.
 

@@ -131,6 +131,12 @@ class NewerDataError(TransomError):
     advice = Advice.CRASH
 
 
+class RewoundError(TransomError):
+    """The hub's store is older than what it has published: start the hub again, in a new epoch."""
+
+    advice = Advice.CRASH
+
+
 class BrokenInvariantError(TransomError):
     """A promise of `docs/invariants.md` does not hold. This is a bug in transom: please report it."""
 

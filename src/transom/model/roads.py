@@ -42,12 +42,14 @@ class Canary(msgspec.Struct, frozen=True):
     Whoever has read it has everything of that lane up to `revision` (of the epoch in the record's version);
     `time` (seconds since 1970) says when the hub knew no more. `verified`: since this region was first filled
     its digest has been found equal to the hub's; until both lanes have a canary and the bulk lane's is
-    verified, what a table does not have is unknown, not absent.
+    verified, what a table does not have is unknown, not absent. `since`: where a lane began that is not
+    filled; what was changed before comes by the other lane, and is there once its canary is at `since`.
     """
 
     revision: int
     time: float
     verified: bool = False
+    since: int = 0
 
 
 class GatewayBeat(msgspec.Struct, frozen=True):

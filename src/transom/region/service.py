@@ -12,6 +12,7 @@ from pathlib import Path
 from transom.logs.protocol import KeptLog
 from transom.logs.server import log_server
 from transom.logs.sqlite import SqliteLog
+from transom.model.errors import Advice, TransomError
 from transom.model.resources import to_json
 from transom.model.roads import DESIRED, DESIRED_TABLE
 from transom.region.agent import Agent
@@ -21,6 +22,7 @@ from transom.region.driver import Driver
 from transom.region.drivers.null import NullDriver
 from transom.region.drivers.process import ProcessDriver
 from transom.region.heartbeat import Heartbeat
+from transom.region.log_file import FileIdentity, identity_of, until_replaced
 from transom.region.planning import Place, Planner
 from transom.region.reports import Reports
 from transom.region.topics import GATEWAY_RIGHTS, LINK_RIGHTS, TOPICS
@@ -38,6 +40,12 @@ _LINK_KEY = "link"
 _GATEWAY_KEY = "gateway"
 
 
+class LogLostError(TransomError):
+    """The file of the region's log is not the one that was opened: what is written now, nobody will read."""
+
+    advice = Advice.CRASH
+
+
 @contextlib.asynccontextmanager
 async def running_region(
     config: RegionConfig,
@@ -49,14 +57,18 @@ async def running_region(
     """The region of `config`, running inside the block; `announce` is called with its port.
 
     Raises `ExistsError` (another process has the data folder), `NewerDataError`, `InvalidError` (the port is
-    in use, the certificate cannot be read); inside an exception group when workers were running.
+    in use, the certificate cannot be read, the data folder cannot be made); inside an exception group when
+    workers were running. `LogLostError`, in such a group: the log's file was removed or replaced meanwhile.
     """
-    tls = server_tls(f"configuration of region {config.name}", config.tls_cert, config.tls_key)
+    what = f"configuration of region {config.name}"
+    tls = server_tls(what, config.tls_cert, config.tls_key)
     check_free(config.host, config.port)
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(folder_held(config.data))
-        log = await SqliteLog.open(config.data / "log.db", clock)
+        stack.enter_context(folder_held(config.data, what))
+        log_file = config.data / "log.db"
+        log = await SqliteLog.open(log_file, clock)
         stack.push_async_callback(log.close)
+        opened = identity_of(log_file)
         await log.create(TOPICS)
         table = await SqliteTable.open(config.data / "desired.db")
         stack.push_async_callback(table.close)
@@ -81,6 +93,7 @@ async def running_region(
             group.start(f"agent {agent.place.zone}", agent.run)
         group.start("heartbeat", heartbeat.run)
         group.start("log cleaning", lambda: _clean(log, config.clean_seconds, clock, randomness))
+        group.start("log file", lambda: _watch(log_file, opened, clock))
         keys = {_LINK_KEY: config.link_key_hash}
         if config.gateway_key_hash is not None:
             keys[_GATEWAY_KEY] = config.gateway_key_hash
@@ -109,6 +122,14 @@ async def open_driver(
 def workloads(data: Path) -> Path:
     """Where a region's processes have their folders; see `drivers.process.stop_everything`."""
     return data / "workloads"
+
+
+async def _watch(log_file: Path, opened: FileIdentity | None, clock: Clock) -> None:
+    await until_replaced(log_file, opened, clock)
+    raise LogLostError(
+        f"log {log_file} was removed or replaced while the region ran; if that was a mistake, put it back. "
+        "Then start the region again: it reads what is there, or makes a new log that the hub fills"
+    )
 
 
 async def _clean(log: KeptLog, every_seconds: float, clock: Clock, randomness: Randomness) -> None:

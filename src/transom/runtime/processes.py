@@ -298,11 +298,18 @@ def bound_output(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def folder_held(folder: Path) -> Generator[None]:
-    """Hold a data folder for this process alone. Raises `ExistsError` naming who holds it."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / "owner.lock"
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+def folder_held(folder: Path, what: str = "configuration") -> Generator[None]:
+    """Hold a data folder for this process alone; made when there is none.
+
+    Raises `ExistsError` naming who holds it, `InvalidError` about `what`, whose `data` names the folder, when
+    it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(folder / "owner.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        wrong = f"folder {folder} cannot be made or written to: {error}"
+        raise InvalidError(what, [Problem("data", wrong)]) from None
     try:
         try:
             _take(lock, "")

@@ -54,11 +54,31 @@ def new_signer() -> Signer:
 def ensure_signing_key(path: Path) -> Signer:
     """The signer whose private key is in `path` (PEM, mode 0600); made there when the file does not exist.
 
+    Raises `InvalidError` when the file cannot be made or read, is open to others, or holds no Ed25519 key.
+    """
+    return read_signing_key(path) if path.exists() else make_signing_key(path)
+
+
+def make_signing_key(path: Path) -> Signer:
+    """The signer of a new key, written to `path`. Raises `InvalidError` when there is a file already, which
+    may hold a key that is in use, or when it cannot be written.
+    """
+    what = f"signing key {path}"
+    if path.exists():
+        raise InvalidError(what, [Problem("", "exists already and is left as it is; name another file")])
+    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    try:
+        write_private(path, pem.decode())
+    except OSError as error:
+        raise InvalidError(what, [Problem("", f"cannot be written: {error}")]) from None
+    return read_signing_key(path)
+
+
+def read_signing_key(path: Path) -> Signer:
+    """The signer whose private key is in `path` (PEM, mode 0600).
+
     Raises `InvalidError` when the file cannot be read, is open to others, or holds no Ed25519 key.
     """
-    if not path.exists():
-        pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        write_private(path, pem.decode())
     try:
         key = load_pem_private_key(read_secret(path).encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):

@@ -266,13 +266,18 @@ class ContextTable(ForwardingTable):
         epoch = max(heard.epoch for heard in self._lanes.values())
         current = {key: heard.canary for key, heard in self._lanes.items() if heard.epoch == epoch}
         fast, bulk = current.get(CANARY_FAST), current.get(CANARY_BULK)
+        # Of a log made anew, the fast lane says nothing about what only the fill brings again.
+        covered = fast is not None and (bulk.revision if bulk else 0) >= fast.since
+        revision = before.revision if before.epoch == epoch else 0
+        if fast is not None and covered:
+            revision = fast.revision
         heard = self._lanes.get(CANARY_FAST)
         time = heard.canary.time if heard else None
         return Knowledge(
             epoch,
-            fast.revision if fast else 0,
+            revision,
             bulk.revision if bulk else 0,
-            fast is not None and bulk is not None and bulk.verified and not self._behind,
+            covered and bulk is not None and bulk.verified and not self._behind,
             time,
             before.heard_at if time == before.canary_time else self._clock.monotonic(),
         )

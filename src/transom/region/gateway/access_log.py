@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from transom.model.errors import InvalidError, Problem
 from transom.runtime.clock import Clock, rfc3339
 from transom.runtime.telemetry import get_logger
 from transom.runtime.threads import SerialThread
@@ -22,6 +23,8 @@ _WAITING_MAX = 16_384
 _BATCH = 2048
 _EVERY_SECONDS = 0.25
 _PATH_CHARACTERS_MAX = 1024
+_OPEN_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+_MODE = 0o640
 _KEY = re.compile(r"tsm_[0-9A-Za-z]*")
 
 
@@ -56,6 +59,19 @@ class AccessLog:
         self.dropped = 0
         """Lines that found no room, or that could not be written."""
 
+    def check(self, what: str) -> None:
+        """Raises `InvalidError` about `what` when the file's place is wrong; not for a disk that is full."""
+        if self._path is None:
+            return
+        try:
+            # A pipe that nobody reads yet is no reason to wait, or to refuse.
+            os.close(os.open(self._path, _OPEN_FLAGS | os.O_NONBLOCK, _MODE))
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+            wrong = f"{self._path} cannot be written to: {error.strerror}; make its folder, or name another"
+            raise InvalidError(what, [Problem("access_log", wrong)]) from None
+        except OSError as error:
+            log.warning("access log cannot be opened yet", path=str(self._path), error=str(error))
+
     def add(self, line: Line) -> None:
         """Have `line` written soon; never waits."""
         if len(self._waiting) < self._most:
@@ -89,7 +105,7 @@ class AccessLog:
                 sys.stdout.buffer.flush()
                 return
             # Opened anew for each batch: a file that was moved away is not written to for ever.
-            file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            file = os.open(self._path, _OPEN_FLAGS, _MODE)
             try:
                 while data:
                     data = data[os.write(file, data) :]

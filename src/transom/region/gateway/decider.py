@@ -42,7 +42,7 @@ _TOLD_MAX, _TELL_EVERY = 20, 1000
 _COUNTER_BITS = 60
 """Enough for every counter that a version can have (`model.version`)."""
 
-_MISSING = Decision(401, None, "", "send a key, as: Authorization: Bearer tsm_…")
+_MISSING = Decision(401, None, "unauthorized", "send a key, as: Authorization: Bearer tsm_…")
 _MALFORMED = Decision(401, None, "invalid_token", "this is no key: its shape or its checksum is wrong")
 _UNKNOWN = Decision(401, None, "invalid_token", "no such key")
 _EXPIRED = Decision(401, None, "invalid_token", "this key has expired")

@@ -3,7 +3,7 @@
 from transom.region.gateway.decision import Decision, Endpoint, Identity
 
 UNKNOWN_KEY = Decision(401, None, "invalid_token", "the key is not known")
-NO_KEY = Decision(401, None, "", "a key is needed")
+NO_KEY = Decision(401, None, "unauthorized", "a key is needed")
 
 
 class FakeDecider:

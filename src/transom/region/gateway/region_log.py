@@ -4,7 +4,6 @@ A gateway never makes the log: a file that is missing is the region's to make, a
 """
 
 import asyncio
-import os
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -15,10 +14,9 @@ from transom.logs.remote import RemoteLog
 from transom.logs.sqlite import SqliteLog
 from transom.model.errors import InvalidError, Problem, UnreachableError
 from transom.region.gateway.config import GatewayConfig
+from transom.region.log_file import FileIdentity, identity_of, until_replaced
 from transom.runtime.clock import Clock
 from transom.runtime.secret_files import read_secret
-
-_LOOK_SECONDS = 1.0
 
 
 class RegionLog:
@@ -27,7 +25,15 @@ class RegionLog:
     def __init__(self, config: GatewayConfig, clock: Clock) -> None:
         self._config = config
         self._clock = clock
-        self._opened: tuple[int, int] | None = None
+        self._opened: FileIdentity | None = None
+
+    async def check(self) -> None:
+        """Raises `InvalidError` for what no trying again mends: a server's key file that is missing, or
+        open to others; certificates that cannot be read; an address that the key must not go to. Asks nobody.
+        """
+        place = self._config.log
+        if not isinstance(place, Path):
+            await (await self._server(place)).close()
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[Log]:
@@ -49,12 +55,11 @@ class RegionLog:
         if not isinstance(place, Path):
             await asyncio.Event().wait()
             return
-        while await asyncio.to_thread(_identity, place) == self._opened:
-            await self._clock.sleep(_LOOK_SECONDS)
+        await until_replaced(place, self._opened, self._clock)
         raise UnreachableError(f"log {place} was taken away or replaced; it is opened anew")
 
     async def _file(self, path: Path) -> Log:
-        self._opened = await asyncio.to_thread(_identity, path)
+        self._opened = await asyncio.to_thread(identity_of, path)
         if self._opened is None:
             raise UnreachableError(f"there is no log at {path}; the region's own process makes it")
         return await SqliteLog.open(path, self._clock)
@@ -72,12 +77,3 @@ class RegionLog:
                 wrong = Problem("log_trust", f"cannot be read as certificates: {error}")
                 raise InvalidError(f"log {url}", [wrong]) from None
         return RemoteLog(url, key, tls=tls)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file it is; None when there is none."""
-    try:
-        found = os.stat(path)  # noqa: PTH116  # one call, whatever the path is
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

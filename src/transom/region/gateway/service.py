@@ -123,18 +123,25 @@ async def running_gateway(
     """The gateway of `config`, running inside the block; `announce` is called with its port.
 
     Raises `ExistsError` (another process has the data folder), `InvalidError` (the port is in use, the
-    certificate or a signer cannot be read); inside an exception group when workers were running.
+    certificate, a signer or the log's key cannot be read, the data folder or the access log cannot be
+    written to); inside an exception group when workers were running.
     """
-    tls = server_tls(f"configuration of gateway {config.name}", config.tls_cert, config.tls_key)
+    what = f"configuration of gateway {config.name}"
+    tls = server_tls(what, config.tls_cert, config.tls_key)
     check_free(config.host, config.port)
+    reaching = RegionLog(config, clock)
+    await reaching.check()
     door = Door(Seals(config.region, Trust(config.trusted_signers)), kinds)
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(folder_held(config.data))
+        stack.enter_context(folder_held(config.data, what))
+        access_log = None
+        if config.access_log is not None:
+            access_log = AccessLog(config.access_log, clock)
+            access_log.check(what)
         gateway = await _put_together(config, door, clock, randomness, stack)
         group = await stack.enter_async_context(workers(clock, randomness))
         gateway.states.append(group.states)
         heart = _heart(gateway, next_epoch(config.data, clock))
-        reaching = RegionLog(config, clock)
         group.start("region log", _kept_going(lambda: _use_log(gateway, heart, reaching)))
         server = GatewayServer(
             gateway.decider,
@@ -142,7 +149,7 @@ async def running_gateway(
             clock=clock,
             randomness=randomness,
             limits=_limits(config),
-            access_log=AccessLog(config.access_log, clock) if config.access_log is not None else None,
+            access_log=access_log,
             knows=gateway.knows,
             health=gateway.health,
         )
