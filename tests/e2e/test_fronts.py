@@ -61,6 +61,7 @@ async def a_region(folder):
             "revoked": await a_key(hub, "revoked", revoked=True),
             "other": await a_key(hub, "other", tenant="other"),
             "narrow": await a_key(hub, "narrow", scopes=["app:till"]),
+            "slow": await a_key(hub, "slow", requestsPerSecond=0.1),
             "unknown": new_api_key(choose_secret),
             "garbage": "tsm_garbage",
             "none": "",
@@ -184,6 +185,9 @@ async def test_every_answer_is_the_right_one_under_load(front, tmp_path):
             await until(http, url, keys["good"], 200)
             seen = await under_load(http, url, keys)
             assert expected(seen), seen
+            await until(http, url, keys["slow"], 429)
+            async with http.get(url, headers=bearing(keys["slow"])) as answer:
+                assert (answer.status, int(answer.headers["Retry-After"]) > 0) == (429, True)
             gateway.kill()
             await until(http, url, keys["good"], 503)
             gone = Counter()

@@ -19,7 +19,7 @@ from cli_parts import transom
 from transom.catalog.api_key.kind import API_KEY
 from transom.cli.contexts import contexts_command
 from transom.client.hub import ApiError, HubClient
-from transom.model.errors import NotFoundError
+from transom.model.errors import InvalidError, NotFoundError
 from transom.model.names import Key
 from transom.model.times import read_time
 from transom.runtime.clock import SystemClock
@@ -294,6 +294,30 @@ def test_wrong_usage_is_told(arguments, said):
     refused = CliRunner().invoke(contexts_command, arguments)
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert said in refused.stderr
+
+
+# --- signer --------------------------------------------------------------------------------------------
+
+
+def test_a_signing_key_is_made_only_when_asked_for_and_never_over_another(tmp_path):
+    file = tmp_path / "next.key"
+
+    def signer(*arguments):
+        return CliRunner().invoke(contexts_command, ["signer", *arguments])
+
+    mistyped = signer(str(file))
+    assert (mistyped.exit_code, mistyped.stdout, file.exists()) == (2, "", False)
+    assert "--new" in mistyped.stderr
+    made = signer(str(file), "--new")
+    assert (made.exit_code, file.stat().st_mode & 0o777) == (0, 0o600)
+    assert signer(str(file)).stdout == made.stdout
+    before = file.read_bytes()
+    again = signer(str(file), "--new").exception
+    assert isinstance(again, InvalidError)
+    assert "exists already" in str(again)
+    assert file.read_bytes() == before
+    beneath = signer(str(file / "x"), "--new").exception
+    assert isinstance(beneath, InvalidError)
 
 
 # --- restore -------------------------------------------------------------------------------------------

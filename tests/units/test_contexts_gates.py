@@ -26,7 +26,9 @@ def sight(newest=100, now=0.0, *, heard=None, **more):
         "frozen": frozenset(),
         "heard": heard if heard is not None else {"eu": [beat(bulk=newest)]},
         "epoch": 1,
+        "known": {"eu": ["eu-1", "eu-2"]},
         "allowed": 0,
+        "allowed_upto": 0,
     }
     return Sight(newest=newest, now=now, **{**known, **more})
 
@@ -100,8 +102,8 @@ def test_a_refused_record_closes_the_gate_until_somebody_allows_it():
     for now in (90.0, 900.0):  # neither time, nor a gateway that was started anew, nor more rows open it
         gates = looked(gates, sight(200, now, heard={"eu": [beat(bulk=200)]}), RULES)
     assert gates.upto("us") == 50
-    assert looked(gates, sight(200, 1000.0, waiting=5, allowed=4), RULES).upto("us") == 50
-    assert looked(gates, sight(200, 1000.0, waiting=5, allowed=5), RULES) == Gates(200)
+    assert looked(gates, sight(200, 1000.0, waiting=5, allowed=4, allowed_upto=200), RULES).upto("us") == 50
+    assert looked(gates, sight(200, 1000.0, waiting=5, allowed=5, allowed_upto=200), RULES) == Gates(200)
 
 
 def test_what_was_refused_before_is_no_sign_of_this():
@@ -210,3 +212,18 @@ def test_whatever_is_heard_nothing_opens_without_its_time_of_good_service(looks)
             assert well_since is not None
             assert now - well_since >= 60
             well_since = None
+
+
+def test_a_gateway_that_was_forgotten_is_waited_for_no_more():
+    two = {"eu": [beat(), beat(name="eu-2")]}
+    gates = looked(Gates(50), sight(heard=two), RULES)
+    for now in (1.0, 61.0):
+        gates = looked(gates, sight(now=now, known={"eu": ["eu-1"]}), RULES)
+    assert gates == Gates(100)
+
+
+def test_what_comes_after_what_was_allowed_soaks_as_ever():
+    gates = looked(soaking(), sight(150, 1.0, waiting=5, allowed=5, allowed_upto=120), RULES)
+    assert gates.upto("us") == 120
+    assert gates.soak.target == 150
+    assert looked(gates, sight(150, 2.0, waiting=0, allowed=5, allowed_upto=120), RULES).upto("us") == 120

@@ -55,7 +55,7 @@ def deleted(number=0, tenant="acme", cause=SUBJECT):
 
 def judged(guard, drafts, of, allowed=None, now=0.0):
     asked = guard.in_question(weights(drafts), now)
-    return guard.judge(drafts, {scope: of[scope] for scope in asked}, allowed or {}, now)
+    return guard.judge(drafts, {scope: of[scope] for scope in asked}, allowed or {}, now)[:2]
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_how_many_rows_must_be_counted_is_enough_to_judge():
     guard = ShareGuard(Limits())
     asked = guard.in_question(weights([deleted(number) for number in range(20)]), 0.0)
     enough = asked[Scope("gate")]
-    assert guard.too_many(Scope("gate"), 20, enough, {}, 0.0) is False
-    assert guard.too_many(Scope("gate"), 20, enough - 2, {}, 0.0) is True
+    assert guard.too_many(Scope("gate"), 20, enough, 0.0) is False
+    assert guard.too_many(Scope("gate"), 20, enough - 2, 0.0) is True
 
 
 def test_the_window_is_bounded():

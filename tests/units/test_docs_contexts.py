@@ -22,6 +22,8 @@ def test_the_example_is_a_context_kind_that_a_module_can_bring(tmp_path, monkeyp
     (kind,) = contexts_in(["acme_contexts"])
     tenant = Resource("Tenant", Metadata("acme"), spec={"title": "Acme"})
     assert kind.encode(kind.build(tenant, None)) == b'{"title":"Acme"}'
+    with pytest.raises(InvalidError, match="title"):
+        kind.build(Resource("Tenant", Metadata("acme"), spec={}), None)
     assert shipped_contexts(["acme_contexts"])["title"] is kind
     with pytest.raises(InvalidError, match="no_such_module"):
         contexts_in(["no_such_module"])

@@ -35,7 +35,7 @@ from transom.cli.output import echo_json, echo_table, harmless
 from transom.client.hub import ApiError
 from transom.model.kinds import Kind
 from transom.model.resources import API_VERSION, JsonObject
-from transom.runtime.signing import ensure_signing_key
+from transom.runtime.signing import make_signing_key, read_signing_key
 
 _MISSING = 404
 
@@ -108,13 +108,16 @@ def allow_command(hold: str, up_to: int | None, lasts: str, why: str, hub: str, 
 
 @contexts_command.command("signer")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-def signer_command(file: Path) -> None:
-    """Print the public half of the signing key in FILE, for `trusted_signers`; make one when there is none.
+@click.option("--new", is_flag=True, help="Make a key in FILE, which must not exist yet.")
+def signer_command(file: Path, *, new: bool) -> None:
+    """Print the public half of the signing key in FILE, for `trusted_signers`.
 
-    To renew a hub's key: make the next one, trust it at every gateway beside the old one, then name it in the
-    hub's `signing_key`.
+    To renew a hub's key: make the next one with --new, trust it at every gateway beside the old one, then
+    name it in the hub's `signing_key`.
     """
-    click.echo(ensure_signing_key(file).public_text)
+    if not new and not file.exists():
+        raise click.UsageError(f"there is no {file}; --new makes a signing key there")
+    click.echo((make_signing_key(file) if new else read_signing_key(file)).public_text)
 
 
 @contexts_command.command("restore")

@@ -34,7 +34,8 @@ class HubConfig(Config):
     Relative paths begin at the file's folder. `trust` is a file of certificates (PEM) that regions' log
     servers are checked against instead of the system's; `tls_cert` and `tls_key` are this server's own, and
     required for any address but this machine's. `signing_key` is what contexts are signed with, made at the
-    first start. `context_modules` are modules whose list `CONTEXTS` names further kinds of contexts.
+    first start and never again. `context_modules` are modules whose list `CONTEXTS` names further kinds of
+    contexts.
     """
 
     data: Path = Path()

@@ -43,7 +43,7 @@ class RoadsReport(msgspec.Struct, frozen=True):
     Lags are in records; None means that the region does not answer now. `knows_age_seconds` is how long ago
     the region was last known to have all there was for it. `context_age_seconds` is how old what its gateways
     know is, of the one that knows least (None: one never knew anything, or there is none); `gateways` are
-    those heard within the hour, as `GET /hub/contexts` shows them.
+    those heard within ten minutes, as `GET /hub/contexts` shows them.
     """
 
     region: str

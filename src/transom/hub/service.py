@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from transom.hub.api import hub_api
 from transom.hub.config import HubConfig
-from transom.hub.contexts.service import Contexts
+from transom.hub.contexts.service import Contexts, check_subjects
+from transom.hub.contexts.signer import hub_signer
 from transom.hub.controllers import Controller, ControllerRunner, check_controllers
 from transom.hub.network import RoadNetwork
 from transom.hub.relay import CHANGES, Relay, check_incarnation
@@ -22,7 +23,6 @@ from transom.runtime.http import check_free, serve, server_tls
 from transom.runtime.processes import folder_held
 from transom.runtime.randomness import Randomness
 from transom.runtime.secret_files import ensure_secret, hash_secret
-from transom.runtime.signing import ensure_signing_key
 from transom.runtime.tasks import Workers, workers
 
 _STATUS_HISTORY_SECONDS = 86_400.0
@@ -56,17 +56,18 @@ async def running_hub(
     Raises `InvalidError`, `NewerDataError`, `ExistsError` (its folder is in use) before anything was started.
     """
     check_controllers(catalog, controllers)
+    check_subjects(catalog, context_kinds)
     check_free(config.host, config.port)
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(folder_held(config.data))
+        stack.enter_context(folder_held(config.data, "configuration of the hub"))
         admin_key_hash = hash_secret(ensure_secret(config.data / "admin.key"))
-        signer = ensure_signing_key(config.signing_key)
         store = await Store.open(config.data / "store.db", catalog, clock, randomness)
         stack.push_async_callback(store.close)
+        signer = await hub_signer(store, config.signing_key)
         log = await SqliteLog.open(config.data / "log.db", clock)
         stack.push_async_callback(log.close)
         await log.create([POSITIONS, CHANGES])
-        await check_incarnation(store, log, clock)
+        await check_incarnation(store, log)
         contexts = await Contexts.open(store, context_kinds, config.contexts, signer, clock)
         stack.push_async_callback(contexts.close)
         group = await stack.enter_async_context(workers(clock, randomness))

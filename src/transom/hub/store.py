@@ -94,9 +94,11 @@ class Store:
 
     def __init__(self, path: Path, catalog: Catalog, clock: Clock, randomness: Randomness) -> None:
         self.catalog = catalog
+        self._clock = clock
         self.path = path
         self.changed = Level()
         self.epoch = 0
+        self._kind_levels: dict[str, Level] = {}
         self._region_levels: dict[str, Level] = {}
         self._writer_db = sqlite_engine(path, "BEGIN IMMEDIATE")
         self._reader_db = sqlite_engine(path, "BEGIN")
@@ -134,6 +136,10 @@ class Store:
         """Rises to the revision of each commit that changed what `region` is to have."""
         return self._region_levels.setdefault(region, Level(self.changed.value))
 
+    def described(self, kind: str) -> Level:
+        """Rises to the revision of each commit that described a resource of `kind` anew."""
+        return self._kind_levels.setdefault(kind, Level(self.changed.value))
+
     # --- writing ---
 
     async def write(self, change: Change) -> Held:
@@ -156,6 +162,8 @@ class Store:
         """
         committed = await self._commits.submit(Job(tuple(changes), reader, dict(offsets or {})))
         self.changed.rise(committed.revision)
+        for kind in committed.kinds & self._kind_levels.keys():
+            self._kind_levels[kind].rise(committed.revision)
         for region in committed.regions & self._region_levels.keys():
             self._region_levels[region].rise(committed.revision)
         return committed.outcomes
@@ -172,8 +180,9 @@ class Store:
 
         return await self._writer.run(run)
 
-    async def begin_epoch(self, epoch: int) -> None:
+    async def begin_epoch(self) -> None:
         """Become a new incarnation: all that is published from now on is newer than all before."""
+        epoch = max(int(self._clock.wall()), self.epoch + 1)
         await self._writer.run(self._execute_write, update(counter).values(epoch=epoch))
         self.epoch = epoch
 

@@ -43,12 +43,13 @@ class Job(NamedTuple):
 class Committed(NamedTuple):
     """What came of a job: an outcome for each change, the revision the store is at now.
 
-    `regions` are those for which the transaction described anything anew.
+    `regions` are those for which the transaction described anything anew, `kinds` those of which it did.
     """
 
     outcomes: list[Held | TransomError]
     revision: int
     regions: frozenset[str]
+    kinds: frozenset[str]
 
 
 @dataclass
@@ -124,6 +125,11 @@ class _Batch:
     def regions(self) -> frozenset[str]:
         """The regions for which anything was described anew."""
         return frozenset(change.region for change in self.accepted if change.region and change.described)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of which anything was described anew."""
+        return frozenset(change.last.key.kind for change in self.accepted if change.described)
 
     def consider(self, change: Change) -> Held:
         """Evaluate a change and accept it. Raises what it is refused for."""
@@ -201,7 +207,7 @@ def commit(
         _remember(db, jobs)
         step("store.committing")
     step("store.committed")
-    return [Committed(outcome, batch.revision, batch.regions) for outcome in outcomes]
+    return [Committed(outcome, batch.revision, batch.regions, batch.kinds) for outcome in outcomes]
 
 
 def _outcome(batch: _Batch, change: Change) -> Held | TransomError:

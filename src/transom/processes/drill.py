@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 
 import aiohttp
@@ -37,6 +38,11 @@ _LOOK_SECONDS = 0.1
 _BEFORE_SECONDS = 2.0
 _PATIENCE_SECONDS = 60.0
 _KEY_SECONDS = 2 * 3600.0
+_SHOWN_CHARACTERS = 200
+
+
+class HopelessError(InvalidError):
+    """A gateway answers what no waiting mends: there is no such app, or the key has no right to it."""
 
 
 class DrillReport(msgspec.Struct, frozen=True):
@@ -62,6 +68,10 @@ class Load:
     failed: int = 0
     age_seconds: float | None = None
     served: bool = False
+    last: str = "no answer"
+    """The last answer, for people."""
+    hopeless: bool = False
+    """Whether waiting cannot mend the last answer: a 4xx, but 401, which a new key gets until it arrived."""
 
     async def run(self, http: aiohttp.ClientSession, clock: Clock, rate: float) -> None:
         """Ask for ever. An answer that takes long does not hold up the next question."""
@@ -75,11 +85,14 @@ class Load:
         self.served = False
         try:
             async with http.get(self.url, headers=self.headers) as answer:
-                await answer.read()
+                body = await answer.read()
                 self.served = answer.ok
                 self.age_seconds = _age(answer.headers.get("transom-knows", ""))
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            self.age_seconds = None
+            self.last = f"{answer.status} {body[:_SHOWN_CHARACTERS].decode(errors='replace')}".strip()
+            wrong = HTTPStatus.BAD_REQUEST <= answer.status < HTTPStatus.INTERNAL_SERVER_ERROR
+            self.hopeless = wrong and answer.status != HTTPStatus.UNAUTHORIZED
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self.age_seconds, self.last, self.hopeless = None, f"no answer ({type(error).__name__})", False
         self.failed += not self.served
 
 
@@ -94,7 +107,9 @@ class Drill:
     clock: Clock = field(default_factory=SystemClock)
 
     async def run(self, tenant: str, app: str, away_seconds: float, rate: float) -> DrillReport:
-        """Raises `InvalidError` when not all parts run, or something does not come within a minute."""
+        """Raises `InvalidError` when not all parts run, a gateway refuses the app, or something does not come
+        within a minute.
+        """
         idle = [part.name for part in self.parts if not part.pid()]
         if idle:
             raise InvalidError("drill", [Problem("", f"{', '.join(idle)}: not running; start `transom up`")])
@@ -103,7 +118,7 @@ class Drill:
             self._key(hub, tenant) as key,
             self._loads(app, key, rate) as loads,
         ):
-            await self._until("all gateways to serve", lambda: _all_served(loads))
+            await self._until("all gateways to serve", lambda: _all_served(loads), lambda: _told(loads))
             await self.clock.sleep(_BEFORE_SECONDS)
             return await self._take_away(hub, loads, away_seconds)
 
@@ -116,7 +131,7 @@ class Drill:
             for part in victims:
                 self.tell(f"killing {part.name} (pid {part.pid()})")
                 os.kill(part.pid(), signal.SIGKILL)
-            await self._until("it to be noticed", lambda: self._noticed(hub, loads))
+            await self._until("it to be noticed", lambda: self._noticed(hub, loads), lambda: _told(loads))
             noticed = self.clock.monotonic() - began
             self.tell(f"noticed after {noticed:.1f} s")
             await self.clock.sleep(max(0.0, away_seconds - noticed))
@@ -128,7 +143,7 @@ class Drill:
                 self.tell(f"starting {part.name}")
                 part.start()
         again = self.clock.monotonic()
-        await self._until("it to recover", lambda: self._recovered(hub, loads))
+        await self._until("it to recover", lambda: self._recovered(hub, loads), lambda: _told(loads))
         recovered = self.clock.monotonic() - again
         self.tell(f"recovered after {recovered:.1f} s")
         return DrillReport(
@@ -161,16 +176,20 @@ class Drill:
         )
         return fresh and all(item["reachable"] for item in await hub.regions())
 
-    async def _until(self, what: str, so: Callable[[], Awaitable[bool]]) -> None:
+    async def _until(self, what: str, so: Callable[[], Awaitable[bool]], told: Callable[[], str]) -> None:
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 while True:
-                    with contextlib.suppress(TransomError):
+                    try:
                         if await so():
                             return
+                    except HopelessError:
+                        raise
+                    except TransomError:
+                        pass  # the hub may be away
                     await self.clock.sleep(_LOOK_SECONDS)
         except TimeoutError:
-            wrong = f"waited {_PATIENCE_SECONDS:.0f} s for {what}, in vain"
+            wrong = f"waited {_PATIENCE_SECONDS:.0f} s for {what}, in vain; last answers: {told()}"
             raise InvalidError("drill", [Problem("", wrong)]) from None
 
     @contextlib.asynccontextmanager
@@ -230,7 +249,16 @@ async def run_drill(
 
 
 async def _all_served(loads: Sequence[Load]) -> bool:
+    """Whether all serve. Raises `HopelessError` when one never will."""
+    hopeless = [load for load in loads if load.hopeless]
+    if hopeless:
+        raise HopelessError("drill", [Problem("", f"nothing was taken away; {_told(hopeless)}")])
     return all(load.served for load in loads)
+
+
+def _told(loads: Sequence[Load]) -> str:
+    """What gateways answered last, for people."""
+    return "; ".join(f"gateway {load.name}: {load.last}" for load in loads)
 
 
 def _age(knows: str) -> float | None:

@@ -13,13 +13,17 @@ from prometheus_client import Gauge
 from transom.model.resources import JsonObject
 from transom.model.roads import GatewayBeat
 from transom.runtime.clock import Clock
-from transom.runtime.telemetry import metrics
+from transom.runtime.telemetry import get_logger, metrics
 
 LATELY_SECONDS = 15.0
 """A gateway that was not heard for so long (several beats) is not there, for gates, moves and sweeps."""
-_SHOWN_SECONDS = 3600.0
+FORGOTTEN_SECONDS = 600.0
+"""A gateway that was not heard for so long was retired: nobody waits for it, or shows it, any more."""
 _GATEWAYS_MAX = 256
 _AGES_MAX = 500
+_EXAMPLE_CHARACTERS = 120
+
+log_event = get_logger(__name__)
 
 _age = Gauge(
     "transom_context_age_seconds",
@@ -50,6 +54,8 @@ class Beats:
         now = self._clock.monotonic()
         # One that was waiting in the log when we began to listen is as old as it says, and never from ahead.
         at = now - max(0.0, self._clock.wall() - sent)
+        if now - at >= FORGOTTEN_SECONDS:
+            return False
         before = self._heard.pop(beat.gateway, None)
         self._heard[beat.gateway] = Heard(beat, at)
         while len(self._heard) > _GATEWAYS_MAX:
@@ -62,7 +68,26 @@ class Beats:
     def lately(self) -> list[GatewayBeat]:
         """The newest beats of the gateways that are there."""
         since = self._clock.monotonic() - LATELY_SECONDS
-        return [heard.beat for heard in self._heard.values() if heard.at >= since]
+        return [heard.beat for heard in self.known() if heard.at >= since]
+
+    def known(self) -> Sequence[Heard]:
+        """The gateways heard within `FORGOTTEN_SECONDS`, by name; the others are forgotten here."""
+        since = self._clock.monotonic() - FORGOTTEN_SECONDS
+        for name in [name for name, heard in self._heard.items() if heard.at <= since]:
+            del self._heard[name]
+            log_event.warning(
+                "a gateway was not heard for long and is forgotten",
+                region=self._region,
+                gateway=name,
+                seconds=FORGOTTEN_SECONDS,
+            )
+        return sorted(self._heard.values(), key=lambda each: each.beat.gateway)
+
+    def problems(self) -> dict[str, str]:
+        """What is wrong with the region's gateways, a line each, for people."""
+        now = self._clock.monotonic()
+        told = {f"gateway {beat.gateway}": _trouble(beat, now - at) for beat, at in self.known()}
+        return {name: why for name, why in told.items() if why}
 
     def age_seconds(self) -> float | None:
         """How old what the region's gateways know is now, of the one that knows least; None when one never
@@ -71,13 +96,13 @@ class Beats:
         now = self._clock.monotonic()
         ages = [
             None if heard.beat.age_seconds is None else heard.beat.age_seconds + now - heard.at
-            for heard in self._shown()
+            for heard in self.known()
         ]
         known = [age for age in ages if age is not None]
         return max(known) if known and len(known) == len(ages) else None
 
     def described(self) -> list[JsonObject]:
-        """Every gateway heard within the hour, as the API shows it."""
+        """Every gateway that is known, as the API shows it."""
         now = self._clock.monotonic()
         return [
             {
@@ -94,14 +119,8 @@ class Beats:
                 "workers": beat.workers,
                 "heardSecondsAgo": round(now - at, 1),
             }
-            for beat, at in self._shown()
+            for beat, at in self.known()
         ]
-
-    def _shown(self) -> Sequence[Heard]:
-        since = self._clock.monotonic() - _SHOWN_SECONDS
-        return sorted(
-            (heard for heard in self._heard.values() if heard.at >= since), key=lambda each: each.beat.gateway
-        )
 
     def _measure(self) -> None:
         ages = sorted(self._ages)
@@ -112,3 +131,20 @@ class Beats:
 def _standing(beat: GatewayBeat) -> GatewayBeat:
     """A beat without what changes with every beat."""
     return msgspec.structs.replace(beat, time="", age_seconds=None, read={}, rows=0)
+
+
+def _trouble(beat: GatewayBeat, silent: float) -> str:
+    """What is wrong with a gateway that has not said anything for `silent` seconds; empty when nothing is."""
+    wrong: list[str] = []
+    if silent >= LATELY_SECONDS:
+        wrong.append(f"silent for {silent:.0f} s")
+    elif not beat.ready:
+        wrong.append("not ready")
+    if beat.refused_count:
+        # The newest stands last.
+        key, why = next(reversed(beat.refused.items()), ("", ""))
+        example = f", such as {key}: {why}"[:_EXAMPLE_CHARACTERS] if key else ""
+        wrong.append(f"refused {beat.refused_count} records{example}")
+    if beat.workers:
+        wrong.append(f"workers that do not run: {', '.join(sorted(beat.workers))}"[:_EXAMPLE_CHARACTERS])
+    return "; ".join(wrong)

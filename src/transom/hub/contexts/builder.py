@@ -21,7 +21,18 @@ from transom.hub.contexts.guards import (
     hold_of,
     weights,
 )
-from transom.hub.contexts.holding import looked_at_again, not_on_hold, taking_over, with_hold, with_refusals
+from transom.hub.contexts.holding import (
+    affordable,
+    eased,
+    looked_at_again,
+    not_on_hold,
+    taking_over,
+    with_hold,
+    with_refusals,
+    with_spent,
+    without_strangers,
+)
+from transom.hub.contexts.pages import next_page, of_tenant
 from transom.hub.contexts.planning import (
     TENANT,
     Cause,
@@ -53,6 +64,8 @@ _INLINE = 500
 """A tenant with more subjects than these is a job; so are tenants beyond these subjects in one page."""
 _LOOK_AGAIN_SECONDS = 600.0
 _WAIT_SECONDS = 30.0
+_EASE_SECONDS = 10.0
+"""A hold whose cause may be gone is looked at again, no more often than so: it may be very many rows."""
 
 _rows_written = Counter("transom_context_rows_total", "Context rows written", ["lane"], registry=metrics)
 
@@ -93,6 +106,8 @@ class ContextBuilder:
     _moving_after: int = 0
     _moving: bool = True
     _moves_seen: int = -1
+    _eased: set[str] = field(default_factory=set[str])
+    _ease_at: float = 0.0
 
     def __post_init__(self) -> None:
         self._guard = ShareGuard(self.options.limits)
@@ -111,8 +126,13 @@ class ContextBuilder:
         return self._moving
 
     def allowed(self) -> dict[str, int]:
-        """How many rows of each hold people let pass now."""
-        return allowances(self._overrides, self.clock.wall())
+        """How many more rows of each hold people let pass now."""
+        return allowances(self._overrides, self.clock.wall(), self.state.spent)
+
+    def override(self, name: str) -> Resource | None:
+        """The override of this name that is good now."""
+        good = name in self.allowed()
+        return next((each for each in self._overrides if good and each.metadata.name == name), None)
 
     # --- running ---
 
@@ -121,26 +141,32 @@ class ContextBuilder:
         await self.load()
         again = self.clock.monotonic() + _LOOK_AGAIN_SECONDS
         while True:
-            seen, poked = self.contexts.store.changed.value, self.poked.value
+            seen = [(level, level.value) for level in (*self._described(), self.poked)]
             if await self.do_some():
                 continue
-            await wait_any([(self.contexts.store.changed, seen), (self.poked, poked)], _WAIT_SECONDS)
+            waiting = _EASE_SECONDS if self._eased else _WAIT_SECONDS
+            await wait_any(seen, waiting)
             if self.clock.monotonic() >= again:
                 again = self.clock.monotonic() + _LOOK_AGAIN_SECONDS
                 self.state = looked_at_again(self.state)
+
+    def _described(self) -> list[Level]:
+        # Most of what is written is of no kind that contexts are made of, or only a status.
+        return [self.contexts.store.described(kind) for kind in self._watched]
 
     async def do_some(self) -> bool:
         """A page of each kind of work, what is new first; False when there is nothing to do.
 
         One after the other: what is new waits for a page of a job at most, and a storm of it starves no job.
         """
-        done = [await self._look(), await self._work(), await self._finish_moves()]
+        done = [await self._look(), await self._ease(), await self._work(), await self._finish_moves()]
         return any(done)
 
     async def load(self) -> None:
         """Read what was remembered; kinds whose schema was raised are to be built again."""
         self._run, self._looked, self._moving = None, -1, True
-        state = self.state = Builder.read(await self.contexts.remembered(BUILDER))
+        state = Builder.read(await self.contexts.remembered(BUILDER))
+        state = self.state = without_strangers(state, {kind.name for kind in self.kinds})
         progress = await self.contexts.remembered(PROGRESS)
         # At the very beginning everything is built as jobs: it may be a million resources.
         self.progress = int(progress) if progress else self.contexts.store.changed.value
@@ -187,25 +213,17 @@ class ContextBuilder:
         for item in items:
             if item.key.kind == TENANT:
                 cause = Cause("tenant", item.key.name)
-                of_tenant = await self._of_tenant(item.key.name, _INLINE - len(subjects))
-                if of_tenant is None:
+                members = await of_tenant(
+                    self.contexts, self._subjects, item.key.name, _INLINE - len(subjects)
+                )
+                if members is None:
                     state = state.with_job(Job(Scope("", item.key.name), cause, item.revision))
-                for found in of_tenant or ():
+                for found in members or ():
                     subjects.setdefault(found.key, Subject(found.key, found.resource, cause))
                 subjects[item.key] = Subject(item.key, item.resource, cause)
             elif item.key.kind in self._subjects:
                 subjects[item.key] = Subject(item.key, item.resource, Cause("subject", str(item.key)))
         return state, [each for each in subjects.values() if each.key.kind in self._subjects]
-
-    async def _of_tenant(self, tenant: str, most: int) -> list[Described] | None:
-        """The subjects that belong to a tenant; None when they are more than `most`."""
-        found: list[Described] = []
-        for kind in sorted(self._subjects - {TENANT}):
-            room = most - len(found)
-            if room < 0:
-                return None
-            found.extend(await self.contexts.subjects(kind, tenant, None, room + 1))
-        return found if len(found) <= most else None
 
     async def _build(self, subjects: Sequence[Subject], state: Builder, upto: int) -> None:
         planned = await self._planned(subjects, "")
@@ -214,8 +232,20 @@ class ContextBuilder:
         freed = {draft.row.kind for draft in passing if draft.row.deleted}
         if freed:  # a key that two wanted may be the other's now
             state = looked_at_again(state, lambda hold: hold.guard == DUPLICATE and hold.scope.kind in freed)
-        state = with_refusals(state, subjects, planned.refusals, self.clock.wall())
+        self._eased |= eased(self.state, self.kinds, subjects, planned.drafts)
+        names = {kind.name for kind in self.kinds}
+        state = with_refusals(state, names, subjects, planned.refusals, self.clock.wall())
         await self._write(passing, state, upto)
+
+    async def _ease(self) -> bool:
+        """Look again at holds whose cause may be gone; False when there is none, or it is too soon."""
+        now = self.clock.monotonic()
+        if not self._eased or now < self._ease_at:
+            return False
+        self._ease_at = now + _EASE_SECONDS
+        ids, self._eased = self._eased, set()
+        await self._write([], looked_at_again(self.state, lambda hold: hold.id in ids), self.progress)
+        return True
 
     async def _planned(self, subjects: Sequence[Subject], only: str) -> Plan:
         """What must be written for `subjects`, of one kind of contexts or ("") of all."""
@@ -237,7 +267,12 @@ class ContextBuilder:
         """What may be written, and the state with holds for what may not."""
         now = self.clock.monotonic()
         of = await self._counted(weights(drafts), now)
-        passing, held = self._guard.judge(drafts, of, self.allowed(), now)
+        # What is held already passes as a whole, by its job, and nothing new in its place.
+        waiting = {hold.id for hold in self.state.holds}
+        allowed = {name: rows for name, rows in self.allowed().items() if name not in waiting}
+        passing, held, used = self._guard.judge(drafts, of, allowed, now)
+        for name, rows in used.items():
+            state = self._spend(state, name, rows)
         for each in held:
             state = with_hold(state, hold_of(each, self.clock.wall()))
         self._guard.passed(passing, now)
@@ -257,7 +292,7 @@ class ContextBuilder:
             job = min(self.state.jobs, key=lambda job: job.cause.what != "tenant")
             self._run = jobs.Run(job, jobs.subject_kinds(job, self.kinds))
         run = self._run
-        found = await self._next_page(run)
+        found = await next_page(self.contexts, run, _PAGE)
         if found is None:
             await self._turn(run)
             return True
@@ -271,34 +306,18 @@ class ContextBuilder:
         if run.job.cause.what != "again":
             drafts = not_on_hold(self.state, drafts)
         drafts = in_lanes(drafts, {run.job.cause} if run.job.bulk else ())
-        state = with_refusals(self.state, found, planned.refusals, self.clock.wall())
+        names = {run.job.scope.kind} if run.job.scope.kind else {kind.name for kind in self.kinds}
+        state = with_refusals(self.state, names, found, planned.refusals, self.clock.wall())
         if run.job.cause.what != "again":  # what people allowed does not count against what comes after
             self._guard.passed(drafts, self.clock.monotonic())
+        elif not run.takes_over:
+            drafts, spent = affordable(drafts, self.allowed().get(run.job.cause.name, 0))
+            state = self._spend(state, run.job.cause.name, spent) if spent else state
         await self._write(drafts, state, self.progress)
         return True
 
-    async def _next_page(self, run: jobs.Run) -> list[Subject] | None:
-        """The next subjects of a job; None when all were seen."""
-        job = run.job
-        while run.subjects:
-            kind = run.subjects[0]
-            namespace = "" if kind == TENANT else job.scope.tenant
-            page = await self.contexts.subjects(kind, namespace, run.after, _PAGE)
-            run.after = page[-1].key if page else None
-            if len(page) < _PAGE:
-                run.subjects.pop(0)
-                run.after = None
-            subjects = [Subject(found.key, found.resource, job.cause) for found in page]
-            # Only what was held back may be about subjects that are gone.
-            wanted = [
-                each
-                for each in subjects
-                if (each.resource is not None or job.cause.what == "again")
-                and job.scope.tenant in ("", each.tenant)
-            ]
-            if wanted:
-                return wanted
-        return None
+    def _spend(self, state: Builder, name: str, rows: int) -> Builder:
+        return with_spent(state, self._overrides, name, rows)
 
     async def _counted_enough(self, run: jobs.Run) -> bool:
         """Whether a job need not be counted to its end: nothing is there that could be taken away."""
@@ -310,7 +329,9 @@ class ContextBuilder:
         """A phase of a job is done."""
         self._run = None
         job = run.job
-        if job.writing:
+        if job.writing and job.cause.what == "again" and not run.takes_over:
+            state = jobs.written_again(self.state, job)
+        elif job.writing:
             kind = next((kind for kind in self.kinds if kind.name == job.scope.kind), None)
             state = jobs.over(self.state, job, kind.schema if kind else 0)
         else:
@@ -323,9 +344,15 @@ class ContextBuilder:
                 self._guard,
                 self.allowed(),
                 self.options.bulk_rows,
+                self._spend,
                 now=now,
                 wall=self.clock.wall(),
             )
+        # An override was for what was held: when that has gone, whichever way, it is for nothing more.
+        left = {hold.id for hold in state.holds}
+        for hold in self.state.holds:
+            if hold.id not in left:
+                state = with_spent(state, self._overrides, hold.id, 0, over=True)
         await self._write([], state, self.progress)
         # What could not be claimed before can be now: publishers that wait to say so are woken.
         self.contexts.news.rise()

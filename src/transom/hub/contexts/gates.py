@@ -2,11 +2,12 @@
 
 A pure state machine: what is known goes in, the revision up to which the other regions' bulk lane may go
 comes out (`approved`). A record refused in the soak region closes the gate until somebody allows `soak` by
-name; all else (an error, a gateway that fell silent, a worker that ails) begins the time of waiting again.
-Restricting rows never come here: they take the fast lane. Next on the data's way: `rows` ends at the gate.
+name, which opens it for what waits then; all else (an error, a gateway that fell silent, a worker that ails)
+begins the time of waiting again. Restricting rows never come here: they take the fast lane. Next on the
+data's way: `rows` ends at the gate.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -57,8 +58,9 @@ class Gates(msgspec.Struct, frozen=True):
 
 class Sight(NamedTuple):
     """What is known now. `newest` is the newest bulk row, `writing` whether more of its kind are coming,
-    `waiting` how many rows are above `approved`, `heard` the newest beats of gateways heard lately, `allowed`
-    how many waiting rows people let pass (0: none), `now` monotonic seconds.
+    `heard` the newest beats of gateways heard lately, `known` the names of those that were not forgotten yet.
+    People let up to `allowed` rows pass (0: none) up to the revision `allowed_upto`, and `waiting` are as
+    many above `approved` and up to there. `now` is in monotonic seconds.
     """
 
     newest: int
@@ -68,8 +70,21 @@ class Sight(NamedTuple):
     frozen: frozenset[str]
     heard: Mapping[str, Sequence[GatewayBeat]]
     epoch: int
+    known: Mapping[str, Collection[str]]
     allowed: int
+    allowed_upto: int
     now: float
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """What one override of the soak is for: the rows that waited when it was looked at first, up to `upto`.
+
+    `uid` and `generation` are the override's: given again, it is another.
+    """
+
+    uid: str
+    generation: int
+    upto: int
 
 
 class Rules(NamedTuple):
@@ -83,8 +98,11 @@ def looked(gates: Gates, sight: Sight, rules: Rules) -> Gates:
     """The gates after a look."""
     if sight.newest <= gates.approved:
         return Gates(gates.approved)
-    if len(sight.regions) <= 1 or sight.waiting <= sight.allowed:
+    if len(sight.regions) <= 1:
         return Gates(sight.newest)
+    if gates.approved < sight.allowed_upto and sight.waiting <= sight.allowed:
+        # What came after that was allowed to nobody.
+        return looked(Gates(sight.allowed_upto), sight, rules)
     soak = gates.soak
     if soak is None or not _can_go_on(soak, sight):
         soak = _begun(sight, rules)
@@ -144,7 +162,9 @@ def _trouble(soak: Soak, sight: Sight, beats: Sequence[GatewayBeat]) -> str:
     """Why the soak region does not serve well with what is tried, empty when it does."""
     if soak.region in sight.frozen:
         return f"region {soak.region!r} is frozen"
-    silent = sorted(set(soak.counts) - {beat.gateway for beat in beats})
+    # One that was forgotten is waited for no more; one that speaks again is looked at as any other.
+    known = set(sight.known.get(soak.region, ()))
+    silent = sorted((set(soak.counts) & known) - {beat.gateway for beat in beats})
     if silent or not beats:
         return f"no word from {', '.join(silent) or 'any gateway'} of {soak.region!r}"
     for beat in beats:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from prometheus_client import Counter
 
 from transom.hub.contexts.planning import Draft
-from transom.hub.contexts.state import Hold, Scope
+from transom.hub.contexts.state import Hold, Scope, Spent
 from transom.model.resources import Resource
 from transom.model.times import read_time
 from transom.runtime.telemetry import metrics
@@ -54,16 +54,39 @@ def hold_id(guard: str, kind: str = "", tenant: str = "") -> str:
 # --- overrides -----------------------------------------------------------------------------------------
 
 
-def allowances(overrides: Iterable[Resource], now: float) -> dict[str, int]:
-    """How many rows people let pass of what a guard holds, by its id; `now` is wall seconds."""
+def allowances(
+    overrides: Iterable[Resource], now: float, spent: Mapping[str, Spent] | None = None
+) -> dict[str, int]:
+    """How many more rows people let pass of what a guard holds, by its id; `now` is wall seconds.
+
+    An override is for so many rows, once: what it has let pass (`spent`) it lets pass no more.
+    """
     allowed: dict[str, int] = {}
     for override in overrides:
         until, upto = override.spec.get("until"), override.spec.get("upTo")
+        used = spent_of(override, spent or {})
         # What a release before or after this one wrote must not stop the builder.
         with contextlib.suppress(ValueError):
             if isinstance(until, str) and isinstance(upto, int) and read_time(until) > now:
-                allowed[override.metadata.name] = upto
+                left = 0 if used.over else upto - used.rows
+                if left > 0:
+                    allowed[override.metadata.name] = left
     return allowed
+
+
+def spent_of(override: Resource, spent: Mapping[str, Spent]) -> Spent:
+    """What is spent of an override as it was given last."""
+    meta = override.metadata
+    used = spent.get(meta.name)
+    if used is None or (used.uid, used.generation) != (meta.uid, meta.generation):
+        return Spent(meta.uid, meta.generation)
+    return used
+
+
+def allowing(scopes: Iterable[Scope], count: int, allowed: Mapping[str, int]) -> str:
+    """The override that lets `count` rows of these scopes pass; empty when none does."""
+    ids = (hold_id(SHARE, each.kind, each.tenant) for each in scopes)
+    return next((each for each in ids if count <= allowed.get(each, 0)), "")
 
 
 # --- the share of a kind or of a tenant ----------------------------------------------------------------
@@ -122,6 +145,14 @@ class Held(NamedTuple):
     of: int
 
 
+class Judged(NamedTuple):
+    """What passes, what is held, and how many rows pass only because of which override."""
+
+    passing: list[Draft]
+    held: list[Held]
+    used: dict[str, int]
+
+
 @dataclass
 class ShareGuard:
     """Judges drafts; remembers how much it let through lately (`Window`)."""
@@ -146,38 +177,30 @@ class ShareGuard:
 
     def judge(
         self, drafts: Sequence[Draft], of: Mapping[Scope, int], allowed: Mapping[str, int], now: float
-    ) -> tuple[list[Draft], list[Held]]:
+    ) -> Judged:
         """What passes, and what is held. `of` are the rows of the scopes `in_question`."""
-        passing, held = list(drafts), list[Held]()
+        judged = Judged(list(drafts), [], {})
         # A tenant's part is taken out first: it alone waits, and counts for the kind no more.
         for scope in sorted(of, key=lambda scope: not scope.tenant):
-            mine = [draft for draft in passing if weighs(draft) and scope in scopes_of(draft)]
+            mine = [draft for draft in judged.passing if weighs(draft) and scope in scopes_of(draft)]
+            if not self.too_many(scope, len(mine), of[scope], now):
+                continue
             narrow = narrowed(scope, {draft.row.tenant for draft in mine})
-            if self.too_many(scope, len(mine), of[scope], allowed, now, narrow):
-                held.append(Held(narrow, mine, of[scope]))
-                gone = {draft.row.key for draft in mine}
-                passing = [draft for draft in passing if draft.row.key not in gone]
-        return passing, held
+            override = allowing((narrow, scope), len(mine), allowed)
+            if override:
+                # The same rows may be too many of the tenant and of the kind, and are spent once.
+                judged.used[override] = max(judged.used.get(override, 0), len(mine))
+                continue
+            judged.held.append(Held(narrow, mine, of[scope]))
+            gone = {draft.row.key for draft in mine}
+            judged.passing[:] = [draft for draft in judged.passing if draft.row.key not in gone]
+        return judged
 
-    def too_many(
-        self,
-        scope: Scope,
-        count: int,
-        of: int,
-        allowed: Mapping[str, int],
-        now: float,
-        named: Scope | None = None,
-    ) -> bool:
-        """Whether `count` more rows of a scope that has `of` may not change or go now.
-
-        `named` is the scope that people would allow, when it is a narrower one.
-        """
+    def too_many(self, scope: Scope, count: int, of: int, now: float) -> bool:
+        """Whether `count` more rows of a scope that has `of` may not change or go now, unless allowed."""
         affected = count + self.window.recent(scope, now)
         share = self.limits.share
-        if share is None or not count or affected <= self.limits.min_rows or affected <= share * of:
-            return False
-        ids = {hold_id(SHARE, each.kind, each.tenant) for each in (scope, named or scope)}
-        return affected > max(allowed.get(each, 0) for each in ids)
+        return share is not None and count > 0 and affected > self.limits.min_rows and affected > share * of
 
     def passed(self, drafts: Iterable[Draft], now: float) -> None:
         """Remember what was let through."""

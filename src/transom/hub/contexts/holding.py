@@ -3,13 +3,15 @@
 Next on the data's way: `builder` writes the state together with the rows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
 
 import msgspec
 
-from transom.hub.contexts.guards import DUPLICATE, allowances, guarded, hold_id, weighs
+from transom.hub.contexts.guards import DUPLICATE, allowances, guarded, hold_id, spent_of, weighs
 from transom.hub.contexts.planning import Cause, Draft, Made, Refusal, Subject
 from transom.hub.contexts.state import HOLDS_MAX, REFUSED_MAX, Builder, Hold, Job, Scope
+from transom.model.contexts import ContextKind
 from transom.model.resources import Resource
 from transom.model.times import read_time
 from transom.runtime.telemetry import get_logger
@@ -37,13 +39,14 @@ def not_on_hold(state: Builder, drafts: Sequence[Draft]) -> list[Draft]:
 def taking_over(state: Builder, overrides: Sequence[Resource], wall: float) -> Callable[[Made], bool]:
     """Which subjects may take a key over: those that were refused it before somebody allowed that."""
     since = {hold.id: hold.since for hold in state.holds if hold.guard == DUPLICATE}
-    allowed = allowances(overrides, wall)
+    allowed = allowances(overrides, wall, state.spent)
     ids = {
         name
         for override in overrides
         if (name := override.metadata.name) in since
         and name in allowed
-        and read_time(override.metadata.creation_timestamp or "") >= since[name]
+        # One that was spent before and given again is as good as a new one.
+        and (name in state.spent or read_time(override.metadata.creation_timestamp or "") >= since[name])
     }
     refused = {(each.kind, each.subject) for each in state.refused if each.guard == DUPLICATE}
 
@@ -77,12 +80,63 @@ def with_hold(state: Builder, hold: Hold) -> Builder:
     return state.with_hold(hold).with_job(Job(hold.scope, Cause("again", hold.id)))
 
 
-def with_refusals(
-    state: Builder, subjects: Sequence[Subject], refusals: Sequence[Refusal], wall: float
+def with_spent(
+    state: Builder, overrides: Sequence[Resource], name: str, rows: int, *, over: bool = False
 ) -> Builder:
-    """With the subjects that give no good context now, the newest ones; without those that do again."""
+    """With so many more rows spent of an override; those that are gone are remembered no more."""
+    by_name = {override.metadata.name: override for override in overrides}
+    if name not in by_name:
+        return state
+    used = spent_of(by_name[name], state.spent)
+    used = msgspec.structs.replace(used, rows=used.rows + rows, over=used.over or over)
+    kept = {each: spent for each, spent in state.spent.items() if each in by_name}
+    return msgspec.structs.replace(state, spent={**kept, name: used})
+
+
+def affordable(drafts: Sequence[Draft], left: int) -> tuple[list[Draft], int]:
+    """What may be written of what was held when `left` more rows are allowed, and how many of them it takes:
+    more may have come since it was counted.
+    """
+    passing: list[Draft] = []
+    spent = 0
+    for draft in drafts:
+        if not weighs(draft) or spent < left:
+            passing.append(draft)
+            spent += weighs(draft)
+    return passing, spent
+
+
+def eased(
+    state: Builder, kinds: Iterable[ContextKind[Any]], subjects: Sequence[Subject], drafts: Sequence[Draft]
+) -> set[str]:
+    """The holds that may be about less than before: subjects of theirs were looked at, and want nothing to
+    change now, or were refused and may be so no more.
+    """
+    if not state.holds:
+        return set()
+    of_subject = {(kind.subject, kind.name) for kind in kinds}
+    wanting = {draft.row.subject for draft in drafts} - {each.subject for each in state.refused}
+    scopes = {(each.key.kind, each.tenant) for each in subjects if str(each.key) not in wanting}
+    return {
+        hold.id
+        for hold in state.holds
+        if any(
+            (subject, hold.scope.kind) in of_subject and hold.scope.tenant in ("", tenant)
+            for subject, tenant in scopes
+        )
+    }
+
+
+def with_refusals(
+    state: Builder,
+    kinds: Collection[str],
+    subjects: Sequence[Subject],
+    refusals: Sequence[Refusal],
+    wall: float,
+) -> Builder:
+    """With the subjects that give no good context of `kinds` now, the newest ones; without those that do."""
     looked_at = {str(each.key) for each in subjects}
-    kept = [refusal for refusal in state.refused if refusal.subject not in looked_at]
+    kept = [each for each in state.refused if each.subject not in looked_at or each.kind not in kinds]
     refused = tuple([*kept, *refusals][-REFUSED_MAX:])
     known = set(state.refused)
     for refusal in refusals:
@@ -114,3 +168,9 @@ def _duplicate(refusal: Refusal, wall: float) -> Hold:
         examples=(refusal.subject,),
         since=wall,
     )
+
+
+def without_strangers(state: Builder, kinds: Collection[str]) -> Builder:
+    """Without what was refused of kinds that are there no more: nobody would look at it again."""
+    refused = tuple(each for each in state.refused if each.kind in kinds)
+    return msgspec.structs.replace(state, refused=refused)

@@ -4,13 +4,13 @@ Counting comes first so that the guards judge the whole. Pure; `builder` reads p
 out. Next on the data's way: `builder`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from transom.hub.contexts.guards import DUPLICATE, SHARE, ShareGuard, hold_id, narrowed, weighs
+from transom.hub.contexts.guards import DUPLICATE, SHARE, ShareGuard, allowing, hold_id, narrowed, weighs
 from transom.hub.contexts.planning import TENANT, Draft, Plan
 from transom.hub.contexts.state import Builder, Hold, Job, Scope
 from transom.model.contexts import ContextKind
@@ -94,6 +94,7 @@ def decided(
     guard: ShareGuard,
     allowed: Mapping[str, int],
     bulk_rows: int,
+    spend: Callable[[Builder, str, int], Builder],
     *,
     now: float,
     wall: float,
@@ -101,7 +102,7 @@ def decided(
     """The state after counting: the job goes on to write, with what is held now; or it is over.
 
     `of` are the rows of each scope in question. What is looked at again must be allowed by name: it is not
-    let go because there are more rows by now.
+    let go because there are more rows by now. `spend` notes what passes only because of an override.
     """
     job = run.job
     if job.cause.what == "again":
@@ -110,7 +111,12 @@ def decided(
     for kind, tally in run.tallies.items():
         scope = scope_of(job, kind)
         narrow = narrowed(scope, {job.scope.tenant} - {""})
-        if scope in of and guard.too_many(scope, tally.total, of[scope], allowed, now, narrow):
+        if scope not in of or not guard.too_many(scope, tally.total, of[scope], now):
+            continue
+        override = allowing((narrow, scope), tally.total, allowed)
+        if override:
+            state = spend(state, override, tally.total)
+        else:
             held.append(kind)
             state = state.with_hold(_hold(SHARE, narrow, tally, of[scope], wall))
     # However few they are: a value of the next schema is one that no region has met yet.
@@ -145,6 +151,13 @@ def over(state: Builder, job: Job, schema: int = 0) -> Builder:
         holds = tuple(hold for hold in state.holds if hold.id != job.cause.name)
         return msgspec.structs.replace(state, holds=holds)
     return state
+
+
+def written_again(state: Builder, job: Job) -> Builder:
+    """The state after what was held and allowed is written: it is counted once more, because more of it may
+    have come meanwhile. When there is none, the hold goes.
+    """
+    return _without(state, job).with_job(Job(job.scope, job.cause))
 
 
 def _without(state: Builder, job: Job) -> Builder:

@@ -117,6 +117,10 @@ class ContextRoads:
             problems["context sweep"] = state.sweep_problem
         if self.contexts.freeze.on:
             problems["contexts"] = "frozen; 'transom contexts resume' ends it"
+        held = self.contexts.holds()
+        if held:
+            problems["contexts held"] = held
+        problems.update(self.contexts.beats.problems())
         return problems
 
     async def listen(self) -> None:

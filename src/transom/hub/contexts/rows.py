@@ -49,6 +49,10 @@ class ContextRows:
         """See `Source.revision`."""
         return self._contexts.store.changed.value
 
+    async def begin_epoch(self) -> None:
+        """See `Source.begin_epoch`."""
+        await self._contexts.store.begin_epoch()
+
     async def changes(self, after: int, most: int, *, every_lane: bool = False) -> Changes:
         """See `Source.changes`."""
         # Asked before the rows are read: what is known now is in them.

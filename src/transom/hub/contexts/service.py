@@ -4,7 +4,7 @@ Next on the data's way: `roads` of a region publishes from its `RegionContexts`.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -13,18 +13,19 @@ import msgspec
 from transom.hub.config import ContextsConfig
 from transom.hub.contexts.beats import Beats
 from transom.hub.contexts.builder import ContextBuilder, Options
-from transom.hub.contexts.gates import Gates, Rules, Sight, Soak, looked
+from transom.hub.contexts.gates import Gates, Grant, Rules, Sight, Soak, looked
 from transom.hub.contexts.guards import SOAK, Limits
 from transom.hub.contexts.row import BULK, FAST, LANES, Row, Told, told
 from transom.hub.contexts.rows import ContextRows
-from transom.hub.contexts.state import GATES
+from transom.hub.contexts.state import GATES, SOAK_GRANT
 from transom.hub.contexts.store import ContextStore
 from transom.hub.store import Store
 from transom.links.lanes import Freeze
 from transom.links.publish import PublishState
 from transom.logs.protocol import Headers
 from transom.model.contexts import ContextKinds
-from transom.model.errors import NotFoundError
+from transom.model.errors import InvalidError, NotFoundError, Problem
+from transom.model.kinds import Catalog
 from transom.model.records import Record
 from transom.model.resources import JsonObject, to_json
 from transom.model.roads import GatewayBeat, context_table
@@ -42,13 +43,32 @@ _IDLE_SECONDS = 30.0
 _WAITING_SHOWN_MAX = 1_000_000
 _PENDING_SHOWN_MAX = 10_000
 _DIFF_MAX = 500
+_HOLDS_NAMED_MAX = 3
+_WHY_CHARACTERS_MAX = 120
+
+
+def check_subjects(catalog: Catalog, kinds: ContextKinds) -> None:
+    """Refuse context kinds that are made of resources there are none of. Raises `InvalidError`."""
+    there = {kind.name for kind in catalog}
+    wrong = [
+        Problem(kind.name, f"its subject {kind.subject!r} is no kind of resource")
+        for kind in kinds
+        if kind.subject not in there
+    ]
+    if wrong:
+        raise InvalidError("the context kinds", wrong)
+
+
+def _no_holds() -> str:
+    return ""
 
 
 @dataclass
 class RegionContexts:
     """What one region's roads need: a source a lane, whether it is frozen, and what its gateways said.
 
-    `published` are the states of the publishers, by lane, for whoever wants to know how far they are.
+    `published` are the states of the publishers, by lane, for whoever wants to know how far they are; `holds`
+    says in a line what guards hold back.
     """
 
     region: str
@@ -57,6 +77,7 @@ class RegionContexts:
     config: ContextsConfig
     signer: Signer
     heard: Level
+    holds: Callable[[], str] = _no_holds
     freeze: Freeze = field(default_factory=Freeze)
     published: dict[str, PublishState] = field(
         default_factory=lambda: {lane: PublishState() for lane in LANES}
@@ -86,8 +107,10 @@ class Contexts:
     signer: Signer
     clock: Clock
     gates: Gates = field(default_factory=Gates)
+    grant: Grant = field(default_factory=lambda: Grant("", 0, 0))
     regions: dict[str, RegionContexts] = field(default_factory=dict[str, RegionContexts])
     _heard: Level = field(default_factory=Level)
+    _soak_region_known: bool = True
     _tasks: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
 
     @classmethod
@@ -104,10 +127,12 @@ class Contexts:
             await contexts.open()
             await builder.load()
             kept = await contexts.remembered(GATES)
+            granted = await contexts.remembered(SOAK_GRANT)
         except BaseException:
             await contexts.close()
             raise
         self.gates = msgspec.json.decode(kept, type=Gates) if kept else Gates()
+        self.grant = msgspec.json.decode(granted, type=Grant) if granted else self.grant
         return self
 
     @property
@@ -143,7 +168,7 @@ class Contexts:
                 lane: ContextRows(self.contexts, name, lane, lambda: self.builder.known) for lane in LANES
             }
             beats = Beats(name, self.clock)
-            found = RegionContexts(name, sources, beats, self.config, self.signer, self._heard)
+            found = RegionContexts(name, sources, beats, self.config, self.signer, self._heard, self.held)
             self.regions[name] = found
             self._apply(found)
         return found
@@ -175,6 +200,7 @@ class Contexts:
         if self.gates.kept() != before.kept():
             await self.contexts.remember(GATES, to_json(self.gates.kept()))
         self._tell(before.soak)
+        self._check_soak_region()
         for region in self.regions.values():
             self._apply(region)
 
@@ -183,19 +209,53 @@ class Contexts:
 
     async def _sight(self) -> Sight:
         newest, approved = self.contexts.changed[BULK].value, self.gates.approved
+        writing = any(job.writing and job.bulk for job in self.builder.state.jobs)
         allowed = self.builder.allowed().get(SOAK, 0)
-        waiting = await self.contexts.waiting(BULK, approved, allowed + 1) if newest > approved else 0
+        upto = await self._granted(newest, writing=writing)
+        waiting = await self.contexts.waiting(BULK, approved, allowed + 1, upto) if upto > approved else 0
         return Sight(
             newest=newest,
-            writing=any(job.writing and job.bulk for job in self.builder.state.jobs),
+            writing=writing,
             waiting=waiting,
             regions=self.builder.declared,
             frozen=self.builder.frozen,
             heard=self.heard(),
             epoch=self.contexts.store.epoch,
+            known={
+                name: [heard.beat.gateway for heard in region.beats.known()]
+                for name, region in self.regions.items()
+            },
             allowed=allowed,
+            allowed_upto=upto,
             now=self.clock.monotonic(),
         )
+
+    async def _granted(self, newest: int, *, writing: bool) -> int:
+        """Up to which revision people let bulk rows pass (0: to none): the newest that waited when their
+        override was looked at first, so that what comes later soaks as ever.
+        """
+        override = self.builder.override(SOAK)
+        if override is None:
+            return 0
+        meta = override.metadata
+        if (meta.uid, meta.generation) != (self.grant.uid, self.grant.generation):
+            if newest <= self.gates.approved or writing:
+                return 0  # it is for what is to come, or is still being written
+            self.grant = Grant(meta.uid, meta.generation, newest)
+            await self.contexts.remember(SOAK_GRANT, to_json(self.grant))
+        return self.grant.upto
+
+    def _check_soak_region(self) -> None:
+        """Say, once, that the region where bulk contexts were to go first is not there."""
+        name, declared = self.config.soak_region, self.builder.declared
+        known = not name or not declared or name in declared
+        if self._soak_region_known and not known:
+            log_event.warning(
+                "the soak region is not declared; another region is tried first",
+                soak_region=name,
+                regions=sorted(declared),
+            )
+        self._soak_region_known = known
 
     def _apply(self, region: RegionContexts) -> None:
         region.freeze.set(region.region in self.builder.frozen)
@@ -217,6 +277,16 @@ class Contexts:
             log_event.info("bulk contexts soak", region=soak.region, upto=soak.target, waits_for=soak.trouble)
 
     # --- what can be said ---
+
+    def held(self) -> str:
+        """What guards hold back, in a line for people; empty when nothing is."""
+        holds = [f"{hold.id} ({hold.changes + hold.deletes} rows)" for hold in self.builder.state.holds]
+        soak = self.gates.soak
+        if soak is not None and (soak.failed or soak.trouble):
+            holds.insert(0, f"{SOAK} ({soak.failed or soak.trouble}"[:_WHY_CHARACTERS_MAX] + ")")
+        more = len(holds) - _HOLDS_NAMED_MAX
+        named = ", ".join(holds[:_HOLDS_NAMED_MAX]) + (f" and {more} more" if more > 0 else "")
+        return f"{named}; see 'transom contexts holds'" if holds else ""
 
     async def describe(self) -> JsonObject:
         """What `GET /hub/contexts` says."""

@@ -14,6 +14,7 @@ PROGRESS = "progress"
 """Under this name: the revision up to which changed resources were looked at."""
 BUILDER = "builder"
 GATES = "gates"
+SOAK_GRANT = "soak-grant"
 
 HOLDS_MAX = 200
 REFUSED_MAX = 100
@@ -58,13 +59,28 @@ class Hold(msgspec.Struct, frozen=True):
     since: float
 
 
+class Spent(msgspec.Struct, frozen=True):
+    """How many rows an override has let pass; `over`: what it was given for has passed, or is gone.
+
+    `uid` and `generation` are the override's: given again, it is another, of which nothing is spent.
+    """
+
+    uid: str
+    generation: int
+    rows: int = 0
+    over: bool = False
+
+
 class Builder(msgspec.Struct, frozen=True):
-    """Schemas built by kind, jobs to do, what guards hold back, and subjects that give no good context."""
+    """Schemas built by kind, jobs to do, what guards hold back, subjects that give no good context, and what
+    is spent of overrides, by name.
+    """
 
     schemas: dict[str, int] = {}
     jobs: tuple[Job, ...] = ()
     holds: tuple[Hold, ...] = ()
     refused: tuple[Refusal, ...] = ()
+    spent: dict[str, Spent] = {}
 
     @classmethod
     def read(cls, data: bytes | None) -> Self:

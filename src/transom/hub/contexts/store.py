@@ -184,10 +184,12 @@ class ContextStore:
         query = select(func.max(contexts.c.revision)).where(contexts.c.lane == lane)
         return await self._quick.run(lambda db: db.execute(query).scalar() or 0)
 
-    async def waiting(self, lane: str, after: int, most: int) -> int:
-        """How many rows of a lane are newer than `after`, up to `most`."""
-        query = select(contexts.c.key).where(contexts.c.lane == lane, contexts.c.revision > after).limit(most)
-        some = query.subquery()
+    async def waiting(self, lane: str, after: int, most: int, upto: int | None = None) -> int:
+        """How many rows of a lane are newer than `after`, and none newer than `upto`; up to `most`."""
+        query = select(contexts.c.key).where(contexts.c.lane == lane, contexts.c.revision > after)
+        if upto is not None:
+            query = query.where(contexts.c.revision <= upto)
+        some = query.limit(most).subquery()
         return await self._quick.run(
             lambda db: db.execute(select(func.count()).select_from(some)).scalar_one()
         )

@@ -1,0 +1,136 @@
+"""What people are told of gateways, holds, keys and kinds that are not as they should be."""
+
+import pytest
+
+from hub_contexts_parts import GateContext, catalog, gates, override, works
+from transom.hub.config import ContextsConfig
+from transom.hub.contexts.beats import Beats
+from transom.hub.contexts.row import BULK
+from transom.hub.contexts.service import Contexts, check_subjects
+from transom.hub.contexts.signer import hub_signer
+from transom.hub.store import Store
+from transom.model.contexts import ContextKinds
+from transom.model.errors import InvalidError
+from transom.model.roads import GatewayBeat
+from transom.runtime.clock import ManualClock
+from transom.runtime.randomness import Randomness
+from transom.runtime.signing import new_signer
+
+
+def beat(name="eu-1", **more):
+    return GatewayBeat("eu", name, "now", **{"ready": True, **more})
+
+
+def test_what_is_wrong_with_a_gateway_is_said_and_nothing_of_a_well_one():
+    clock = ManualClock()
+    beats = Beats("eu", clock)
+    beats.hear(beat("well"), clock.wall())
+    beats.hear(beat("new", ready=False), clock.wall())
+    beats.hear(beat("picky", refused_count=3, refused={"a": "old", "b": "x" * 500}), clock.wall())
+    beats.hear(beat("ill", workers={"contexts": "retrying"}), clock.wall())
+    told = beats.problems()
+    assert set(told) == {"gateway new", "gateway picky", "gateway ill"}
+    assert told["gateway new"] == "not ready"
+    assert told["gateway picky"].startswith("refused 3 records, such as b: xxx")
+    assert len(told["gateway picky"]) < 200
+    assert told["gateway ill"] == "workers that do not run: contexts"
+    clock.advance(40)
+    assert beats.problems()["gateway well"] == "silent for 40 s"
+
+
+def test_a_gateway_that_is_not_heard_for_long_is_forgotten():
+    clock = ManualClock()
+    beats = Beats("eu", clock)
+    beats.hear(beat("retired"), clock.wall())
+    clock.advance(599)
+    beats.hear(beat("there"), clock.wall())
+    assert [each["gateway"] for each in beats.described()] == ["retired", "there"]
+    clock.advance(1)
+    assert [each["gateway"] for each in beats.described()] == ["there"]
+    assert beats.hear(beat("retired"), clock.wall() - 700) is False, "read from the log once more"
+    assert [each["gateway"] for each in beats.described()] == ["there"]
+
+
+async def test_a_signing_key_is_made_once_and_never_anew(tmp_path):
+    path = tmp_path / "signing.key"
+    store = await Store.open(tmp_path / "new.db", catalog(), ManualClock(), Randomness(7))
+    made = await hub_signer(store, path)
+    assert (await hub_signer(store, path)).key_id == made.key_id
+    await store.close()
+    async with works(tmp_path) as hub:
+        assert (await hub_signer(hub.store, path)).key_id == made.key_id
+        path.unlink()
+        with pytest.raises(InvalidError, match="is missing, and regions trust it"):
+            await hub_signer(hub.store, path)
+        assert not path.exists()
+
+
+async def opened(hub, **config):
+    kinds = ContextKinds([GateContext()])
+    contexts = await Contexts.open(hub.store, kinds, ContextsConfig(**config), new_signer(), hub.clock)
+    while await contexts.builder.do_some():
+        pass
+    return contexts
+
+
+async def test_every_region_says_what_is_held(tmp_path):
+    async with works(tmp_path) as hub:
+        await hub.put(*gates(50))
+        await hub.build()
+        hub.clock.advance(60)
+        await hub.remove(*(each.key for each in gates(50)))
+        await hub.build()
+        contexts = await opened(hub)
+        line = contexts.region("eu").holds()
+        assert line == "share.gate.acme (50 rows); see 'transom contexts holds'"
+        await contexts.close()
+
+
+async def test_an_override_of_the_soak_is_for_what_waits_when_it_is_seen(tmp_path):
+    async with works(tmp_path) as hub:
+        contexts = await opened(hub, bulk_rows=0, max_share=1.0, soak_seconds=3600.0)
+        assert contexts.gates.approved == 0
+
+        async def written(value):
+            await hub.put(*gates(3, value=value))
+            while await contexts.builder.do_some():
+                pass
+            rows = [row._replace(lane=BULK) for row in (await hub.rows()).values()]
+            await contexts.contexts.write(rows, upto=contexts.builder.progress, unseen=())
+            await contexts.look_at_gates()
+            return contexts.contexts.changed[BULK].value
+
+        first = await written("a")
+        assert contexts.gates.approved == 0
+        await hub.put(override("soak", 3))
+        while await contexts.builder.do_some():
+            pass
+        await contexts.look_at_gates()
+        assert contexts.gates.approved == first
+        assert await written("b") > first
+        assert contexts.gates.approved == first
+        assert contexts.gates.soak is not None
+        await contexts.close()
+
+
+def test_a_kind_of_contexts_must_be_made_of_resources_there_are():
+    class Strange(GateContext):
+        subject = "Gatte"
+
+    check_subjects(catalog(), ContextKinds([GateContext()]))
+    with pytest.raises(InvalidError, match="Gatte"):
+        check_subjects(catalog(), ContextKinds([Strange()]))
+
+
+async def test_a_soak_region_that_is_not_there_is_said_once(tmp_path, monkeypatch):
+    said = []
+    async with works(tmp_path) as hub:
+        for name in ("eu", "nowhere"):
+            contexts = await opened(hub, soak_region=name)
+            monkeypatch.setattr(
+                "transom.hub.contexts.service.log_event.warning", lambda text, **_: said.append(text)
+            )
+            await contexts.look_at_gates()
+            await contexts.look_at_gates()
+            assert len(said) == (name == "nowhere")
+            await contexts.close()
