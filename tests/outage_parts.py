@@ -273,6 +273,8 @@ class Hub:
         """Let time pass; gateways beat and the gates are looked after all the while."""
         for _ in range(int(seconds / every)):
             self.clock.advance(every)
+            for _ in range(20):  # looking may wait for nothing: the others must have their turn
+                await asyncio.sleep(0)
             await self.look()
 
     async def verified(self) -> None:
