@@ -323,7 +323,9 @@ def _check_table(plant, part, name):
             )
         )
     with contextlib.closing(sqlite3.connect(part.folder / "data" / "desired.db")) as db:
-        assert set(db.execute("SELECT key, counter FROM rows WHERE NOT deleted AND key NOT GLOB '~*'")) == wanted
+        assert (
+            set(db.execute("SELECT key, counter FROM rows WHERE NOT deleted AND key NOT GLOB '~*'")) == wanted
+        )
 
 
 def _check_workloads(plant, held):
