@@ -47,6 +47,13 @@ def remove(folder, pattern):
             file.unlink()
 
 
+def copied(folder, pattern, to):
+    to.mkdir(exist_ok=True)
+    for file in folder.glob(pattern):
+        if file.is_file():
+            shutil.copy2(file, to)
+
+
 async def test_a_hub_that_lost_its_store_takes_nothing_from_the_regions(tmp_path):
     plant = plant_in(tmp_path)
     part = plant.regions["eu"]
@@ -75,17 +82,14 @@ async def test_a_hub_with_an_older_copy_of_its_store_is_heard_by_the_regions(tmp
         await hub.apply(DEPLOYMENT, deployment("web", ["eu"]), "acme")
         await until_ready(hub, "web")
         plant.hub.kill()
-        copy.mkdir()
-        for file in data.glob("store.db*"):
-            shutil.copy2(file, copy)
+        copied(data, "store.db*", copy)
         await restarted(plant.hub)
         for number in range(5):
             await hub.apply(DEPLOYMENT, deployment("lost", ["eu"], version=str(number)), "acme")
         await until_ready(hub, "lost")
         plant.hub.kill()
         remove(data, "store.db*")
-        for file in copy.iterdir():
-            shutil.copy2(file, data)
+        copied(copy, "*", data)
         await restarted(plant.hub)
         await hub.apply(DEPLOYMENT, deployment("web", ["eu"], version="2"), "acme")
         await hub.apply(DEPLOYMENT, deployment("new", ["eu"]), "acme")
@@ -102,17 +106,13 @@ async def test_a_hub_whose_store_and_log_are_both_older_copies_is_noticed_by_wha
         await hub.apply(DEPLOYMENT, deployment("web", ["eu"]), "acme")
         await until_ready(hub, "web")
         plant.hub.kill()
-        copy.mkdir()
-        for file in data.glob("*.db*"):
-            if file.is_file():
-                shutil.copy2(file, copy)
+        copied(data, "*.db*", copy)
         await restarted(plant.hub)
         await hub.apply(DEPLOYMENT, deployment("lost", ["eu"]), "acme")
         await until_ready(hub, "lost")
         plant.hub.kill()
         remove(data, "*.db*")
-        for file in copy.iterdir():
-            shutil.copy2(file, data)
+        copied(copy, "*", data)
         plant.hub.start()
         async with asyncio.timeout(60):
             while plant.hub.running:

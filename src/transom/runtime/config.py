@@ -42,8 +42,3 @@ def load(path: Path, schema: type[C]) -> C:
     # Joining an absolute path leaves it as it is.
     paths = {name: folder / value for name, value in config if isinstance(value, Path)}
     return config.model_copy(update=paths)
-
-
-def beside(file: Path, path: Path) -> Path:
-    """`path` as written in `file`: relative paths begin at the file's folder."""
-    return path if path.is_absolute() else file.resolve().parent / path
