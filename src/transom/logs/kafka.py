@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 
 from transom.logs import rules
 from transom.logs.kafka_address import parse_address
+from transom.logs.kafka_bounds import bounds
 from transom.logs.kafka_cluster import KafkaCluster
 from transom.logs.kafka_fences import PREFIX, Fences
-from transom.logs.kafka_fetch import Readers
 from transom.logs.kafka_groups import Groups
 from transom.logs.kafka_produce import ProducerLostError
+from transom.logs.kafka_readers import Readers
 from transom.logs.kafka_topics import KafkaTopics
 from transom.logs.kafka_writers import Job, Placed, PlainWriter, TransactionWriter, fits_plain
 from transom.logs.protocol import (
@@ -84,7 +85,7 @@ class KafkaLog:
 
     async def bounds(self, topic: str) -> Mapping[int, Bounds]:
         """See `Log.bounds`."""
-        return await self._topics.bounds(topic)
+        return await bounds(self._cluster, topic)
 
     async def truncate(self, topic: str, partition: int, before: int) -> None:
         """See `Log.truncate`."""

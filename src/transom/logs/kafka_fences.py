@@ -8,9 +8,10 @@ took the fence, so no two takers get the same. Next on the data's way: `kafka`.
 from collections.abc import Sequence
 
 from transom.logs import rules
+from transom.logs.kafka_bounds import bounds
 from transom.logs.kafka_cluster import KafkaCluster
-from transom.logs.kafka_fetch import Readers
 from transom.logs.kafka_produce import ProducerLostError
+from transom.logs.kafka_readers import Readers
 from transom.logs.kafka_topics import KafkaTopics
 from transom.logs.kafka_writers import Job, Placed, TransactionWriter
 from transom.logs.protocol import Fence, Message, Topic, TopicPartition
@@ -71,7 +72,7 @@ class Fences:
     async def _held(self, name: str) -> int | None:
         """The newest token under `name`; None when it was never taken in this cluster."""
         try:
-            offset = (await self._topics.bounds(FENCES.name))[0].start
+            offset = (await bounds(self._cluster, FENCES.name))[0].start
             token = None
             while entries := await self._readers.read({_AT: offset}, 10_000, 0.0):
                 offset = entries[-1].offset + 1

@@ -12,18 +12,16 @@ from aiokafka.protocol.admin import (
     DeleteRecordsRequest,
     DescribeConfigsRequest,
 )
-from aiokafka.protocol.offset import OffsetRequest
 
 from transom.logs import kafka_api as api
 from transom.logs import rules
+from transom.logs.kafka_bounds import bounds
 from transom.logs.kafka_cluster import KafkaCluster, TransientError
-from transom.logs.protocol import SECOND, Bounds, Topic, TopicInfo, TopicPartition
-from transom.model.errors import InvalidError, Problem, UnknownTopicError
+from transom.logs.protocol import SECOND, Topic, TopicInfo, TopicPartition
+from transom.model.errors import InvalidError, Problem
 
 _TIMEOUT_MS = 10_000
 _TOPIC = 2  # DescribeConfigs' number for a topic
-_EARLIEST, _LATEST = -2, -1
-_READ_COMMITTED = 1
 _REPLICAS = 3
 _FOR_EVER = "-1"
 _DAY_MS = 86_400_000
@@ -113,24 +111,12 @@ class KafkaTopics:
             for name in names
         }
 
-    async def bounds(self, topic: str) -> dict[int, Bounds]:
-        """See `Log.bounds`; the end is that of what is committed."""
-
-        async def attempt() -> dict[int, Bounds]:
-            leaders = (await self._cluster.layout(topic)).leaders
-            starts = await self._offsets(topic, leaders, _EARLIEST)
-            ends = await self._offsets(topic, leaders, _LATEST)
-            # What was truncated between the two questions.
-            return {at: Bounds(min(starts[at], ends[at]), ends[at]) for at in leaders}
-
-        return await self._cluster.retrying(f"say where {topic} begins and ends", attempt)
-
     async def truncate(self, topic: str, partition: int, before: int) -> None:
         """See `Log.truncate`."""
         at = TopicPartition(topic, partition)
         partitions = len((await self._cluster.layout(topic)).leaders)
         rules.check_partition(Topic(topic, partitions), partition)
-        held = (await self.bounds(topic))[partition]
+        held = (await bounds(self._cluster, topic))[partition]
         rules.check_truncation(at, before, held.start, held.end)
         if before <= held.start:
             return
@@ -201,19 +187,3 @@ class KafkaTopics:
             return held
 
         return await self._cluster.retrying("say how topics are kept", attempt)
-
-    async def _offsets(self, topic: str, leaders: Mapping[int, int], which: int) -> dict[int, int]:
-        found: dict[int, int] = {}
-        for node in set(leaders.values()):
-            asked = [(partition, which) for partition, leader in leaders.items() if leader == node]
-            answer: Any = await self._cluster.ask(node, OffsetRequest(-1, _READ_COMMITTED, [(topic, asked)]))
-            for _, partitions in answer.topics:
-                for partition, code, _, offset, *_ in partitions:
-                    if code == api.UNKNOWN_TOPIC and not await self._exists(topic):
-                        raise UnknownTopicError(topic)
-                    self._cluster.check(code, f"topic {topic!r}")
-                    found[partition] = offset
-        return found
-
-    async def _exists(self, topic: str) -> bool:
-        return topic in await self._cluster.layouts([topic])

@@ -47,7 +47,7 @@ Job = Sequence[Placed]
 
 def fits_plain(job: Job) -> bool:
     """Whether one batch can carry `job`."""
-    return len({placed.at for placed in job}) == 1 and _size(job) <= BATCH_BYTES
+    return len(job) == 1 or (len({placed.at for placed in job}) == 1 and _size(job) <= BATCH_BYTES)
 
 
 class Writer(ABC):
