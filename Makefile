@@ -7,7 +7,7 @@ SOAK_KILLS ?= 500
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --upgrade --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench soak lock clean
+.PHONY: help demo kafka test lint bench soak lock clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | column -t -s '|'
@@ -30,7 +30,10 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
 demo: $(VENV)/.runtime  ## a hub and three regions on this machine; Ctrl-C ends it
 	@exec $(BIN)/transom up --demo
 
-test: $(VENV)/.dev  ## everything a change should pass
+kafka: $(VENV)/.dev  ## fetch Apache Kafka for tests and benchmarks, once; needs Java and Maven
+	@$(BIN)/python -m engines.jars
+
+test: kafka  ## everything a change should pass
 	@$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev  ## style, types, layers
@@ -39,10 +42,10 @@ lint: $(VENV)/.dev  ## style, types, layers
 	@$(BIN)/basedpyright
 	@$(BIN)/lint-imports --no-cache
 
-bench: $(VENV)/.dev  ## every figure, one JSON line each, then the table
+bench: kafka  ## every figure, one JSON line each, then the table
 	@$(BIN)/python -m benchmarks
 
-soak: $(VENV)/.dev  ## the long tests: SOAK_KILLS=500 random kills
+soak: kafka  ## the long tests: SOAK_KILLS=500 random kills
 	@TRANSOM_SOAK_KILLS=$(SOAK_KILLS) $(BIN)/python -m pytest -m soak -o addopts='' --timeout=0
 
 lock: $(VENV)/.dev  ## pin the newest allowed requirements, with hashes
@@ -52,4 +55,4 @@ lock: $(VENV)/.dev  ## pin the newest allowed requirements, with hashes
 	@$(COMPILE) pyproject.toml --group dev -c requirements/build.txt -c requirements/runtime.txt -o requirements/dev.txt
 
 clean:  ## remove the environment and every cache
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) engines/.jars .pytest_cache .ruff_cache .hypothesis

@@ -15,7 +15,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 DEMO = SOURCE / "processes" / "demo_app.py"
 """An app, not a part: it runs with nothing but the standard library."""
 LINES_MAX = 400
-FOLDERS = ("src", "tests", "docs", "benchmarks", "examples", "requirements", ".ci")
+FOLDERS = ("src", "tests", "docs", "engines", "benchmarks", "examples", "requirements", ".ci")
 TOP = (
     "README.md",
     "CHANGELOG.md",
@@ -35,7 +35,7 @@ def texts() -> Iterator[tuple[Path, str]]:
     """Every file that people read."""
     paths = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*"))]
     for path in [*paths, *(ROOT / name for name in TOP)]:
-        if path.is_file() and "__pycache__" not in path.parts and path != Path(__file__):
+        if path.is_file() and not {"__pycache__", ".jars"} & set(path.parts) and path != Path(__file__):
             yield path, path.read_text(encoding="utf-8", errors="replace")
 
 

@@ -1,0 +1,106 @@
+"""Real brokers and a real PostgreSQL for tests: each is started when a test first asks for it, and shared.
+
+Tests share what runs, so a test uses topics of its own (a prefix nobody else has) and the database it is
+given. What a test stops, kills or freezes runs again before the next one. Where an engine cannot be had, its
+tests are skipped and the summary says so in one line; TRANSOM_REQUIRE_ENGINES=1 makes that an error.
+"""
+
+import contextlib
+from collections.abc import Generator, Iterator
+from typing import TypeVar
+
+import pytest
+
+from engines.jars import OLDEST, required
+from engines.kafka import Brokers
+from engines.postgres import Postgres
+from engines.process import EngineError, MissingEngineError
+
+NOT_TESTED = "NOT TESTED: "
+Engine = TypeVar("Engine", Brokers, Postgres)
+
+
+@contextlib.contextmanager
+def started(engine: Engine) -> Generator[Engine]:
+    """The engine, running; without it one clear sentence, not a traceback."""
+    try:
+        running = engine.__enter__()
+    except MissingEngineError as error:
+        if required():
+            pytest.fail(f"TRANSOM_REQUIRE_ENGINES is set, and {error}", pytrace=False)
+        pytest.skip(f"{NOT_TESTED}{error}")
+    except EngineError as error:
+        pytest.fail(str(error), pytrace=False)
+    with contextlib.ExitStack() as stack:
+        stack.push(engine)
+        yield running
+
+
+@pytest.fixture(scope="session")
+def shared_brokers() -> Iterator[Brokers]:
+    with started(Brokers()) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def shared_brokers3() -> Iterator[Brokers]:
+    with started(Brokers(3)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def shared_broker39() -> Iterator[Brokers]:
+    with started(Brokers(version=OLDEST)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def shared_postgres() -> Iterator[Postgres]:
+    with started(Postgres()) as running:
+        yield running
+
+
+@pytest.fixture
+def brokers(shared_brokers: Brokers) -> Iterator[Brokers]:
+    """One broker of the newest Kafka."""
+    yield shared_brokers
+    shared_brokers.mend()
+
+
+@pytest.fixture
+def brokers3(shared_brokers3: Brokers) -> Iterator[Brokers]:
+    """Three brokers: every partition may have three copies; the first is the controller."""
+    yield shared_brokers3
+    shared_brokers3.mend()
+
+
+@pytest.fixture
+def broker39(shared_broker39: Brokers) -> Iterator[Brokers]:
+    """One broker of the oldest Kafka that is supported."""
+    yield shared_broker39
+    shared_broker39.mend()
+
+
+@pytest.fixture
+def postgres(shared_postgres: Postgres) -> Iterator[Postgres]:
+    """A PostgreSQL server."""
+    yield shared_postgres
+    shared_postgres.mend()
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> Iterator[str]:
+    """The URL of a fresh, empty database."""
+    with postgres.database() as url:
+        yield url
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reasons: dict[str, int] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        where = report.longrepr
+        reason = str(where[2] if isinstance(where, tuple) else where).removeprefix("Skipped: ")
+        if reason.startswith(NOT_TESTED):
+            reasons[reason] = reasons.get(reason, 0) + 1
+    for reason, count in reasons.items():
+        terminalreporter.write_line(f"{reason} ({count} tests skipped)", red=True, bold=True)

@@ -1,0 +1,193 @@
+"""The real parts themselves: what is killed keeps its data, and nothing outlives whoever started it."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from engines import jars
+from engines.kafka import Brokers
+from engines.postgres import Postgres
+from engines.process import EngineError, GuardedProcess, MissingEngineError, free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+async def new_topic(brokers: Brokers, name: str, copies: int = 1) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=brokers.bootstrap)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(name, 1, copies)])
+    finally:
+        await admin.close()
+
+
+async def append(brokers: Brokers, topic: str, value: bytes) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=brokers.bootstrap, acks="all") as producer:
+        await producer.send_and_wait(topic, value, partition=0)
+
+
+async def read(brokers: Brokers, topic: str, count: int) -> list[bytes | None]:
+    consumer = AIOKafkaConsumer(bootstrap_servers=brokers.bootstrap, auto_offset_reset="earliest")
+    async with consumer:
+        partition = TopicPartition(topic, 0)
+        consumer.assign([partition])
+        await consumer.seek_to_beginning(partition)
+        return [(await consumer.getone()).value for _ in range(count)]
+
+
+@pytest.mark.parametrize("cluster", ["brokers", "broker39"])
+async def test_a_killed_broker_keeps_its_data(cluster: str, request: pytest.FixtureRequest) -> None:
+    brokers: Brokers = request.getfixturevalue(cluster)
+    topic = f"kept-{cluster}"
+    await new_topic(brokers, topic)
+    await append(brokers, topic, b"before")
+    brokers.kill(0)
+    brokers.start(0)
+    await append(brokers, topic, b"after")
+    assert await read(brokers, topic, 2) == [b"before", b"after"]
+
+
+async def test_what_three_brokers_hold_is_there_without_one(brokers3: Brokers) -> None:
+    await new_topic(brokers3, "copied", copies=3)
+    await append(brokers3, "copied", b"before")
+    brokers3.kill(2)
+    await append(brokers3, "copied", b"meanwhile")
+    assert await read(brokers3, "copied", 2) == [b"before", b"meanwhile"]
+
+
+async def test_a_frozen_broker_answers_nobody_and_goes_on_when_thawed(brokers: Brokers) -> None:
+    await new_topic(brokers, "frozen")
+    brokers.freeze()
+    appending = asyncio.create_task(append(brokers, "frozen", b"1"))
+    status = psutil.Process(brokers.processes[0].pid).status()
+    assert status == psutil.STATUS_STOPPED
+    brokers.thaw()
+    await appending
+
+
+def test_a_killed_server_keeps_its_data(postgres: Postgres, database: str) -> None:
+    with psycopg.connect(database) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 1 AS number")
+    postgres.kill()
+    postgres.start()
+    with psycopg.connect(database) as connection:
+        assert connection.execute("SELECT number FROM kept").fetchall() == [(1,)]
+    postgres.restart()
+    with psycopg.connect(database) as connection:
+        assert connection.execute("SELECT number FROM kept").fetchall() == [(1,)]
+
+
+STARTERS = {
+    "kafka": "from engines.kafka import Brokers as Part; part = Part()",
+    "postgres": "from engines.postgres import Postgres as Part; part = Part()",
+}
+
+
+@pytest.fixture(params=STARTERS)
+def starter(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds a real part."""
+    request.getfixturevalue({"kafka": "shared_brokers", "postgres": "shared_postgres"}[request.param])
+    code = f"{STARTERS[request.param]}; part.__enter__(); print(part._home, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, None])
+def test_nothing_outlives_its_starter(starter: subprocess.Popen[str], end: signal.Signals | None) -> None:
+    assert starter.stdout is not None
+    assert starter.stdin is not None
+    home = Path(starter.stdout.readline().strip())
+    held = psutil.Process(starter.pid).children(recursive=True)
+    ports = [
+        connection.laddr.port
+        for process in held
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(held) > 1
+    assert ports
+    assert home.is_dir()
+    if end is None:
+        starter.stdin.close()  # it ends with an error, and by no orderly way
+    else:
+        starter.send_signal(end)
+    _, left = psutil.wait_procs(held, timeout=30)
+    assert left == []
+    assert not home.exists()
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+
+
+def test_a_killed_guard_takes_its_part_along(tmp_path: Path) -> None:
+    part = GuardedProcess("sleep", tmp_path / "log", home=tmp_path / "nothing")
+    part.launch(["sleep", "600"])
+    process = psutil.Process(part.pid)
+    guard = process.parent()
+    assert guard is not None
+    guard.kill()
+    process.wait(30)
+    part.close()
+
+
+def test_a_start_that_fails_shows_what_the_broker_wrote(shared_brokers: Brokers) -> None:
+    with (
+        pytest.raises(EngineError, match="Kafka broker 0 ended while it started") as raised,
+        Brokers(settings={"metric.reporters": "no.such.Reporter"}),
+    ):
+        pass
+    assert "no.such.Reporter" in str(raised.value)
+
+
+def test_a_server_that_fails_shows_what_it_wrote(shared_postgres: Postgres) -> None:
+    with (
+        pytest.raises(EngineError, match="PostgreSQL ended while it started") as raised,
+        Postgres(settings={"shared_buffers": "many"}),
+    ):
+        pass
+    assert "invalid value for parameter" in str(raised.value)
+
+
+def test_a_port_is_free_for_servers() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", free_port()))
+
+
+def test_without_java_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingEngineError, match="Java is missing; on Debian: apt install"), Brokers():
+        pass
+
+
+def test_without_jars_it_says_what_to_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    jars.java()
+    monkeypatch.setattr(jars, "JARS", jars.HERE / "none")
+    with pytest.raises(MissingEngineError, match=r"is not in engines/none/4.\d; run: make kafka"), Brokers():
+        pass
+
+
+def test_the_server_runs_as_root_and_not(shared_postgres: Postgres) -> None:
+    assert shared_postgres.process is not None
+    owner = psutil.Process(shared_postgres.process.pid).uids().effective
+    assert owner == os.geteuid() if os.geteuid() else owner > 0
