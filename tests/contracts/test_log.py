@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka.protocol.admin import DeleteGroupsRequest, DeleteTopicsRequest
-
-from transom.logs.kafka import KafkaLog
+from kafka_parts import emptied_log
 from transom.logs.memory import MemoryLog
 from transom.logs.partitioner import murmur2, partition_for
 from transom.logs.protocol import Entry, Fence, KeptLog, Log, Membership, Message, Topic, TopicPartition
@@ -29,7 +27,6 @@ from transom.model.errors import (
 )
 from transom.runtime.clock import Clock, ManualClock, SystemClock
 from transom.runtime.http import serve
-from transom.runtime.randomness import Randomness
 from transom.runtime.secret_files import hash_secret
 
 MEBIBYTE = 1 << 20
@@ -37,6 +34,7 @@ KEY = "a-key-for-tests"
 
 
 EMBEDDED = ["memory", "sqlite", "remote"]
+KAFKA = {"kafka": "brokers", "kafka-3.9": "broker39"}
 embedded = pytest.mark.parametrize("bench", EMBEDDED, indirect=True)
 """For what Kafka does by itself, in its own time."""
 
@@ -74,38 +72,10 @@ async def served(log: Log) -> AsyncIterator[str]:
             await running
 
 
-@pytest.fixture(scope="session")
-def kafka_url() -> str:
-    return os.environ["TRANSOM_TEST_KAFKA"]
-
-
-@contextlib.asynccontextmanager
-async def emptied(url: str) -> AsyncIterator[KafkaLog]:
-    """A log on a cluster without topics; what is made in it is removed."""
-    log = KafkaLog(url, SystemClock(), Randomness())
-    try:
-        yield log
-    finally:
-        names = list(await log.topics())
-        if names:
-            await log._cluster.ask(None, DeleteTopicsRequest(names, 10_000))
-        groups = ["g"]
-        await log._groups.close()
-        for group in groups:
-            node = await log._cluster.retrying("x", lambda group=group: log._cluster.group_coordinator(group))
-            async with asyncio.timeout(30):
-                while True:
-                    answer = await log._cluster.ask(node, DeleteGroupsRequest([group]))
-                    if answer.results[0][1] in (0, 69):
-                        break
-                    await asyncio.sleep(0.1)
-        await log.close()
-
-
-@pytest.fixture(params=[*EMBEDDED, "kafka"])
+@pytest.fixture(params=[*EMBEDDED, *KAFKA])
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    if request.param == "kafka":
-        async with emptied(request.getfixturevalue("kafka_url")) as log:
+    if request.param in KAFKA:
+        async with emptied_log(request.getfixturevalue(KAFKA[request.param])) as log:
             yield Bench(log, SystemClock())
         return
     clock = ManualClock()
