@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kafka_parts import emptied_log
 from transom.logs.memory import MemoryLog
 from transom.logs.partitioner import murmur2, partition_for
