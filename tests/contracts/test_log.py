@@ -61,7 +61,7 @@ class Bench:
 @contextlib.asynccontextmanager
 async def served(log: Log) -> AsyncIterator[str]:
     """The URL of a server for `log` on a free port."""
-    everything = Rights(frozenset("*"), frozenset("*"))
+    everything = Rights(frozenset("*"), frozenset("*"), links=True)
     app = log_server(log, {"test": hash_secret(KEY)}, {"test": everything})
     port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     running = asyncio.create_task(serve(app, "127.0.0.1", 0, ready=port.set_result))
