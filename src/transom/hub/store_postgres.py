@@ -30,6 +30,9 @@ _STATEMENT_SECONDS = 30
 _ANSWER_SECONDS = 45.0
 """How long an answer may take before the server counts as gone: it ends its statements before that."""
 
+_CUT_OFF_WHILE_IDLE = {"25P03", "25P04"}
+"""The server had ended the session for its silence before it heard of the commit."""
+
 _TRIES = 4
 
 _SESSION = {
@@ -168,7 +171,7 @@ class PostgresTransactions:
             try:
                 transaction.commit()
             except DBAPIError as error:
-                if error.connection_invalidated:
+                if error.connection_invalidated and _state(error) not in _CUT_OFF_WHILE_IDLE:
                     raise UnreachableError(
                         f"{self._where} broke off at the commit, which may or may not have happened: "
                         f"{our_error(error, self._where)}"
@@ -181,5 +184,8 @@ def _leaves_nothing(error: DBAPIError) -> bool:
     """Whether what failed, before the commit or at it, is certainly undone and may go well at once."""
     if isinstance(error.orig, SilentError):
         return False
-    state = getattr(error.orig, "sqlstate", None) or ""
-    return error.connection_invalidated or state.startswith("40")
+    return error.connection_invalidated or _state(error).startswith("40")
+
+
+def _state(error: DBAPIError) -> str:
+    return getattr(error.orig, "sqlstate", None) or ""

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy.exc import DBAPIError
 
 from transom.hub.changes import Actor, Change, Held, evaluate
 from transom.hub.store_engine import Transactions, put
@@ -260,6 +261,8 @@ def _outcome(batch: _Batch, change: Change) -> Held | TransomError:
         return batch.consider(change)
     except TransomError as error:
         return error
+    except DBAPIError:
+        raise  # the transaction is lost, and with it all of the batch
     except Exception as error:
         # A change that stumbles must not take along those that share its transaction.
         log_event.exception("a change cannot be evaluated", key=str(change.key))
