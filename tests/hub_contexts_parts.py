@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from hub_parts import PERSON, put, remove
+from store_places import store_at
 from transom.catalog.kinds import shipped
 from transom.hub.changes import Change, applying
 from transom.hub.contexts.builder import ContextBuilder, Options
@@ -162,7 +163,7 @@ async def works(
 ):
     """A store with tenants and regions, and a builder of `kinds` (by default the test's gates) over it."""
     clock = ManualClock()
-    store = await Store.open(folder / "store.db", catalog(), clock, Randomness(7))
+    store = await Store.open(store_at(folder / "store.db"), catalog(), clock, Randomness(7))
     contexts = ContextStore(store)
     spec = {"log": "http://127.0.0.1:1"}
     declared = [tenant(name) for name in tenants]

@@ -3,6 +3,7 @@
 import contextlib
 from pathlib import Path
 
+from store_places import store_at
 from transom.catalog.kinds import shipped
 from transom.hub.changes import Actor, Change, applying, deleting
 from transom.hub.relay import CHANGES
@@ -23,7 +24,7 @@ CLOCK = SystemClock()
 @contextlib.asynccontextmanager
 async def open_store(folder: Path, *, declared: bool = True):
     """A store, with tenant acme and three regions declared."""
-    store = await Store.open(folder / "store.db", shipped(), CLOCK, Randomness(7))
+    store = await Store.open(store_at(folder / "store.db"), shipped(), CLOCK, Randomness(7))
     try:
         if declared:
             await store.write_all([put(tenant("acme")), *(put(region(name)) for name in REGIONS)])

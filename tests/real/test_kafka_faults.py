@@ -1,4 +1,4 @@
-"""A Kafka log while brokers die, freeze and come back: nothing acknowledged is lost, nothing is there twice."""
+"""A Kafka log while brokers die, freeze and come back: nothing acknowledged is lost, nothing is twice."""
 
 import asyncio
 import contextlib

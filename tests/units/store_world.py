@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from store_places import store_at
 from transom.catalog.deployment.kind import CONTROLLER
 from transom.catalog.kinds import shipped
 from transom.hub.changes import Actor, Change, Wanted, creating
@@ -47,7 +48,7 @@ def by(actor: Actor, key: Key, wanted: Wanted) -> Change:
 
 
 async def open_store(path: Path, clock: ManualClock | None = None) -> Store:
-    return await Store.open(path, shipped(), clock or ManualClock(), Randomness(7))
+    return await Store.open(store_at(path), shipped(), clock or ManualClock(), Randomness(7))
 
 
 async def make(store: Store, *resources: Resource) -> list[Resource]:

@@ -16,6 +16,8 @@ from transom.model.version import Version
 from transom.runtime.randomness import Randomness
 from transom.runtime.tasks import workers
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 TOPIC = "status.production-eu"
 KEY = Key("Deployment", "acme", "shop")
 REGIONAL = Key("RegionalDeployment", "acme", "shop.eu")

@@ -21,6 +21,8 @@ from transom.model.names import Key
 from transom.model.resources import Metadata, Resource
 from transom.model.roads import GatewayBeat
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 NO_GUARD = Limits(share=None)
 
 

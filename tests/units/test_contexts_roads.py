@@ -9,6 +9,7 @@ import pytest
 
 from hub_contexts_parts import GateContext, catalog, gate, gates, override, tenant
 from hub_parts import hub_log, put, region, remove
+from store_places import store_at
 from transom.hub.config import ContextsConfig
 from transom.hub.contexts.row import BULK, FAST
 from transom.hub.contexts.service import Contexts
@@ -41,6 +42,8 @@ from transom.tables.keeper import keep
 from transom.tables.memory import MemoryTable
 from transom.tables.seals import Seals
 from transom.tables.sweeps import answer_sweeps
+
+pytestmark = pytest.mark.usefixtures("each_engine")
 
 CLOCK = SystemClock()
 
@@ -139,7 +142,7 @@ class World:
 async def world(folder, *kinds, names=("eu", "us"), **config):
     given = ContextsConfig(**{"canary_seconds": 0.1, "soak_seconds": 0.0, **config})
     signer = new_signer()
-    store = await Store.open(folder / "store.db", catalog(), CLOCK, Randomness(7))
+    store = await Store.open(store_at(folder / "store.db"), catalog(), CLOCK, Randomness(7))
     try:
         await store.write_all([put(tenant()), *(put(region(name)) for name in names)])
         contexts = await Contexts.open(store, ContextKinds(kinds or (GateContext(),)), given, signer, CLOCK)

@@ -16,6 +16,8 @@ from transom.runtime.clock import ManualClock
 from transom.runtime.randomness import Randomness
 from transom.runtime.tasks import workers
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 KEY = Key("Deployment", "acme", "shop")
 
 

@@ -47,6 +47,7 @@ FORBIDDEN = {
     "client/config.py": "transom.logs.protocol",
     "cli/output.py": "transom.region.topics",
     "links/positions.py": "sqlite3",
+    "hub/archive.py": "psycopg",
 }
 
 

@@ -10,6 +10,8 @@ from transom.model.errors import FencedError, UnreachableError
 from transom.runtime.randomness import Randomness
 from transom.runtime.tasks import workers
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 AT = TopicPartition(CHANGES.name, 0)
 
 

@@ -15,15 +15,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine
 from store_world import OWNER, by, deployment, make, open_store, people, region, tenant
 
 from disk_parts import disk_of
 from transom.hub import migrations
 from transom.hub.changes import setting_status
 from transom.hub.store import Store
-from transom.hub.store_engine import prepare, sqlite_engine
 from transom.hub.store_schema import HEAD, metadata
+from transom.hub.store_sqlite import SqliteDatabase
 from transom.logs.protocol import TopicPartition
 from transom.model.errors import InvalidError, NewerDataError, StorageFullError
 from transom.model.resources import from_json
@@ -147,13 +147,14 @@ async def test_a_kill_loses_nothing_acknowledged_and_leaves_nothing_half(point: 
 
 def test_a_commit_waits_for_the_disk(tmp_path: Path) -> None:
     # A kill cannot show it, only a power loss could.
-    engine = sqlite_engine(tmp_path / "hub.db", "BEGIN IMMEDIATE")
-    with engine.begin() as connection:
-        pragmas = {
-            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
-            for name in ("synchronous", "journal_mode")
-        }
-    engine.dispose()
+    writer = SqliteDatabase(tmp_path / "hub.db").writer()
+
+    def settings(connection: Connection) -> dict[str, Any]:
+        names = ("synchronous", "journal_mode")
+        return {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names}
+
+    pragmas = writer.run(settings)
+    writer.close()
     assert pragmas == {"synchronous": 2, "journal_mode": "wal"}  # 2: FULL
 
 
@@ -204,9 +205,9 @@ async def test_a_foreign_file_is_refused_and_left_untouched(
 def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
     path = tmp_path / "hub.db"
     path.touch()
-    prepare(path, epoch=5)
+    SqliteDatabase(path).prepare(epoch=5)
     assert rows_of(path, "SELECT epoch, revision, pruned_revision FROM counter") == [(5, 0, 0)]
-    prepare(path, epoch=6)
+    SqliteDatabase(path).prepare(epoch=6)
     assert rows_of(path, "SELECT epoch, revision, pruned_revision FROM counter") == [(5, 0, 0)]
 
 
@@ -235,7 +236,7 @@ def shape_of(path: Path) -> Any:
 
 def test_the_migrations_make_exactly_the_tables_of_the_schema(tmp_path: Path) -> None:
     migrated, created = tmp_path / "migrated.db", tmp_path / "created.db"
-    prepare(migrated, epoch=1)
+    SqliteDatabase(migrated).prepare(epoch=1)
     engine = create_engine(f"sqlite:///{created}")
     metadata.create_all(engine)
     engine.dispose()

@@ -50,6 +50,8 @@ from transom.model.resources import Metadata, Resource
 from transom.runtime.clock import ManualClock
 from transom.runtime.randomness import Randomness
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 WEB = Key("Deployment", "acme", "web")
 ALL = 10_000
 

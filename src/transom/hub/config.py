@@ -1,10 +1,12 @@
 """The hub's configuration file (TOML)."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from transom.hub.store_address import postgres_address
+from transom.model.errors import InvalidError
 from transom.runtime.config import Config
 
 
@@ -33,7 +35,10 @@ class HubConfig(Config):
 
     Relative paths begin at the file's folder. `trust` is a file of certificates (PEM) that regions' log
     servers are checked against instead of the system's; `tls_cert` and `tls_key` are this server's own, and
-    required for any address but this machine's. `signing_key` is what contexts are signed with, made at the
+    required for any address but this machine's. `store` is the PostgreSQL database that holds everything
+    declared, `postgresql://user@host:port/database`; without it that is a SQLite file in `data`. Its user's
+    password is in `store_password_file`, and a server that is not this machine must be one that the
+    certificates in `store_trust` (PEM) stand for. `signing_key` is what contexts are signed with, made at the
     first start and never again. `context_modules` are modules whose list `CONTEXTS` names further kinds of
     contexts.
     """
@@ -41,6 +46,9 @@ class HubConfig(Config):
     data: Path = Path()
     host: str = "127.0.0.1"
     port: int = Field(default=8480, ge=0, le=65535)
+    store: str = ""
+    store_password_file: Path | None = None
+    store_trust: Path | None = None
     link_keys: Path = Path("link-keys")
     signing_key: Path = Path("signing.key")
     context_modules: list[str] = Field(default_factory=list)
@@ -51,3 +59,12 @@ class HubConfig(Config):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _store_can_be_asked(self) -> Self:
+        try:
+            if self.store:
+                postgres_address(self.store, self.store_trust)
+        except InvalidError as error:
+            raise ValueError(str(error)) from None
+        return self

@@ -13,6 +13,7 @@ from transom.hub.controllers import Controller, ControllerRunner, check_controll
 from transom.hub.network import RoadNetwork
 from transom.hub.relay import CHANGES, Relay, check_incarnation
 from transom.hub.store import Store
+from transom.hub.store_engine import named_database
 from transom.links.positions import POSITIONS
 from transom.logs.protocol import KeptLog
 from transom.logs.sqlite import SqliteLog
@@ -61,7 +62,10 @@ async def running_hub(
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(folder_held(config.data, "configuration of the hub"))
         admin_key_hash = hash_secret(ensure_secret(config.data / "admin.key"))
-        store = await Store.open(config.data / "store.db", catalog, clock, randomness)
+        database = named_database(
+            config.store, config.data / "store.db", config.store_password_file, config.store_trust
+        )
+        store = await Store.open(database, catalog, clock, randomness)
         stack.push_async_callback(store.close)
         signer = await hub_signer(store, config.signing_key)
         log = await SqliteLog.open(config.data / "log.db", clock)

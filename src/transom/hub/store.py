@@ -5,15 +5,17 @@ commit. Reads come from a connection of their own and never wait for writers.
 Next on the data's way: `relay` carries the outbox to the hub's log, `rows` shows a region's part.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
 import msgspec
-from sqlalchemy import Column, Connection, Executable, Select, delete, func, select, tuple_, update
+from sqlalchemy import Column, Connection, Executable, Select, case, delete, func, select, tuple_, update
 
 from transom.hub.changes import Change, Held
-from transom.hub.store_engine import prepare, sqlite_engine, translated
+from transom.hub.store_engine import Database, News, engine_of
+from transom.hub.store_levels import StoreLevels
 from transom.hub.store_schema import counter, history, outbox, positions, resources
 from transom.hub.store_write import Committed, Job, commit
 from transom.logs.protocol import TopicPartition
@@ -90,55 +92,63 @@ class Families(NamedTuple):
 
 
 class Store:
-    """One hub's store on SQLite. `changed` rises to each revision once it is committed."""
+    """One hub's store. `changed` rises to each revision once it is committed, by whichever process."""
 
-    def __init__(self, path: Path, catalog: Catalog, clock: Clock, randomness: Randomness) -> None:
+    def __init__(self, database: Database, catalog: Catalog, clock: Clock, randomness: Randomness) -> None:
         self.catalog = catalog
         self._clock = clock
-        self.path = path
-        self.changed = Level()
-        self.epoch = 0
-        self._kind_levels: dict[str, Level] = {}
-        self._region_levels: dict[str, Level] = {}
-        self._writer_db = sqlite_engine(path, "BEGIN IMMEDIATE")
-        self._reader_db = sqlite_engine(path, "BEGIN")
+        self.database = database
+        self.levels = StoreLevels()
+        self.changed = self.levels.changed
+        self._writer_db = database.writer()
+        self._reader_db = database.reader()
         self._writer = SerialThread("store writer")
         self._reader = SerialThread("store reader")
 
         def work(jobs: Sequence[Job]) -> Sequence[Committed | Exception]:
-            with translated():
-                return commit(self._writer_db, jobs, catalog, clock, randomness)
+            return commit(self._writer_db, jobs, catalog, clock, randomness, self.changed.value)
 
         self._commits = GroupCommit(self._writer, work, _JOBS_A_COMMIT)
 
     @classmethod
-    async def open(cls, path: Path, catalog: Catalog, clock: Clock, randomness: Randomness) -> Self:
-        """Open the store in `path`, made there when missing. Raises `NewerDataError`, `InvalidError`."""
+    async def open(
+        cls, where: Path | Database, catalog: Catalog, clock: Clock, randomness: Randomness
+    ) -> Self:
+        """Open the store in a database, or in a SQLite file; made there when missing.
+
+        Raises what `Database.prepare` raises.
+        """
+        database = engine_of(where)
         # A new storage counts from 1 again; a later epoch makes all it writes newer than what was lost.
-        prepare(path, epoch=int(clock.wall()))
-        store = cls(path, catalog, clock, randomness)
+        await asyncio.to_thread(database.prepare, int(clock.wall()))
+        store = cls(database, catalog, clock, randomness)
         try:
-            store.epoch, revision = await store.read(_counter)
+            store.levels.begin(database, *await store.read(_counter))
         except BaseException:
             await store.close()
             raise
-        store.changed.rise(revision)
         return store
 
+    @property
+    def epoch(self) -> int:
+        """This storage's incarnation."""
+        return self.levels.epoch
+
     async def close(self) -> None:
-        """Finish what was accepted and let go of the file."""
+        """Finish what was accepted and let go of the database."""
         await self._writer.close()
         await self._reader.close()
-        self._writer_db.dispose()
-        self._reader_db.dispose()
+        await self.levels.close()
+        self._writer_db.close()
+        self._reader_db.close()
 
     def changed_for(self, region: str) -> Level:
         """Rises to the revision of each commit that changed what `region` is to have."""
-        return self._region_levels.setdefault(region, Level(self.changed.value))
+        return self.levels.region(region)
 
     def described(self, kind: str) -> Level:
         """Rises to the revision of each commit that described a resource of `kind` anew."""
-        return self._kind_levels.setdefault(kind, Level(self.changed.value))
+        return self.levels.kind(kind)
 
     # --- writing ---
 
@@ -161,36 +171,29 @@ class Store:
         With `reader` and `offsets`, remember in the same transaction how far the hub's log was read.
         """
         committed = await self._commits.submit(Job(tuple(changes), reader, dict(offsets or {})))
-        self.changed.rise(committed.revision)
-        for kind in committed.kinds & self._kind_levels.keys():
-            self._kind_levels[kind].rise(committed.revision)
-        for region in committed.regions & self._region_levels.keys():
-            self._region_levels[region].rise(committed.revision)
+        _, since, revision, regions, kinds = committed
+        self.levels.committed(News(self.epoch, since, revision, kinds, regions))
         return committed.outcomes
 
     async def within(self, work: Callable[[Connection], T]) -> T:
         """Do `work` in a write transaction: for what is kept beside resources (`hub.contexts.store`).
 
-        Whoever moves the counter in it raises `changed` afterwards.
+        Whoever moves the counter in it locks it first (`store_write.locked_revision`), and calls
+        `levels.committed` afterwards. `work` may be done twice, see `Transactions.run`.
         """
-
-        def run() -> T:
-            with translated(), self._writer_db.begin() as db:
-                return work(db)
-
-        return await self._writer.run(run)
+        return await self._writer.run(self._writer_db.run, work)
 
     async def begin_epoch(self, above: int = 0) -> None:
         """Become a new incarnation: all that is published from now on is newer than all before, also than
         what was published in the epoch `above`.
         """
         epoch = max(int(self._clock.wall()), self.epoch + 1, above + 1)
-        await self._writer.run(self._execute_write, update(counter).values(epoch=epoch))
-        self.epoch = epoch
+        await self._execute_write(update(counter).values(epoch=epoch))
+        self.levels.epoch = epoch
 
     async def forget_outbox(self, upto: int) -> None:
         """Remove outbox rows up to revision `upto`: the log has them."""
-        await self._writer.run(self._execute_write, delete(outbox).where(outbox.c.revision <= upto))
+        await self._execute_write(delete(outbox).where(outbox.c.revision <= upto))
 
     async def prune_history(self, status_before: str, all_before: str) -> None:
         """Forget status changes older than the first time, and everything older than the second (RFC 3339).
@@ -199,16 +202,16 @@ class Store:
         """
         old = (history.c.at < all_before) | (history.c.described.is_(False) & (history.c.at < status_before))
 
-        def work() -> None:
-            with translated(), self._writer_db.begin() as db:
-                newest = db.execute(select(func.max(history.c.revision)).where(old)).scalar()
-                if newest is not None:
-                    db.execute(delete(history).where(old))
-                    # Never back: what an earlier pruning took may be newer than what this one takes.
-                    pruned = func.max(counter.c.pruned_revision, newest + 1)
-                    db.execute(update(counter).values(pruned_revision=pruned))
+        def work(db: Connection) -> None:
+            newest = db.execute(select(func.max(history.c.revision)).where(old)).scalar()
+            if newest is not None:
+                db.execute(delete(history).where(old))
+                # Never back: what an earlier pruning took may be newer than what this one takes.
+                held = counter.c.pruned_revision
+                pruned = case((held > newest, held), else_=newest + 1)
+                db.execute(update(counter).values(pruned_revision=pruned))
 
-        await self._writer.run(work)
+        await self.within(work)
 
     # --- reading ---
 
@@ -318,7 +321,8 @@ class Store:
             )
             rows: list[RegionRow] = []
             size = 0
-            with db.execute(query) as found:
+            # As needed: a database that sends all at once would send far more than is kept.
+            with db.execute(query.execution_options(stream_results=True)) as found:
                 for body, at, gone in found:
                     rows.append(RegionRow(from_json(body), at, gone))
                     size += len(body)
@@ -339,16 +343,15 @@ class Store:
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Do `work` in a read transaction, which sees one revision."""
+        if self.levels.rewound is not None:
+            raise self.levels.rewound
+        return await self._reader.run(self._reader_db.run, work)
 
-        def run() -> T:
-            with translated(), self._reader_db.begin() as db:
-                return work(db)
-
-        return await self._reader.run(run)
-
-    def _execute_write(self, statement: Executable) -> None:
-        with translated(), self._writer_db.begin() as db:
+    async def _execute_write(self, statement: Executable) -> None:
+        def work(db: Connection) -> None:
             db.execute(statement)
+
+        await self.within(work)
 
 
 _LIVE = select(resources.c.body).where(resources.c.deleted.is_(False))

@@ -1,114 +1,132 @@
-"""Opening the store's database: its URL, its pragmas, its migrations. Next on the data's way: `store`."""
+"""What the store needs of a database, and writing whole rows on either. Next on the data's way: `store`.
 
-import contextlib
-import sqlite3
-from collections.abc import Generator
+`store_sqlite` and `store_postgres` know one engine each. Whoever has a `Database` writes the same SQLAlchemy
+code for both; the statement that inserts or replaces a row is the only one that engines spell differently.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, select
-from sqlalchemy.exc import DatabaseError, OperationalError
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import Connection, Executable, Table
+from sqlalchemy.dialects import postgresql, sqlite
 
-from transom.hub.store_schema import HEAD, counter
-from transom.model.errors import InvalidError, NewerDataError, Problem, StorageFullError, UnreachableError
+from transom.hub.store_sqlite import SqliteDatabase
+from transom.model.errors import InvalidError, Problem
 
-_BUSY_SECONDS = 10.0
-
-
-def sqlite_engine(path: Path, begin: str) -> Engine:
-    """An engine with one connection to the file; `begin` is how its transactions begin."""
-    engine = create_engine(
-        f"sqlite:///{path}",
-        poolclass=StaticPool,
-        # One thread uses it at a time; closing may be another's.
-        connect_args={"check_same_thread": False, "isolation_level": None, "timeout": _BUSY_SECONDS},
-    )
-
-    @event.listens_for(engine, "connect")
-    def _prepare(connection: Any, _record: Any) -> None:  # pyright: ignore[reportUnusedFunction]
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction]
-        connection.exec_driver_sql(begin)
-
-    return engine
+T = TypeVar("T")
 
 
-def prepare(path: Path, epoch: int) -> None:
-    """Bring the database in `path` to this release's tables; `epoch` is for a new one (mode 0600).
+class Transactions(Protocol):
+    """A connection to the database, used by one thread at a time; made anew by itself when it breaks."""
 
-    Raises `NewerDataError` when a newer release wrote it (it stays untouched), `InvalidError` when it is
-    not a store.
+    def run(self, work: Callable[[Connection], T]) -> T:
+        """Do `work` in a transaction, and commit it.
+
+        `work` may be done twice: a connection that broke before the commit was asked for has left nothing.
+        Raises what `work` raises, then nothing was committed; `StorageFullError`; `UnreachableError`, also
+        when the connection broke at the commit, and then it may or may not have happened.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        ...
+
+
+class News(NamedTuple):
+    """What was committed after revision `since`, up to `revision`, in the incarnation `epoch`.
+
+    `kinds` and `regions` are those of which anything was described anew, `lanes` the newest revision of each
+    lane of contexts that got rows.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    held = _held_revision(path)
-    if held == HEAD:
-        return
-    if held is not None and held not in _known_revisions():
-        raise NewerDataError(
-            f"store {path} is at migration {held!r}, which this release does not know (it knows {HEAD}); "
-            "start the release that wrote it, or a newer one"
-        )
-    path.touch(mode=0o600)
-    _migrate(path, epoch)
+
+    epoch: int
+    since: int
+    revision: int
+    kinds: frozenset[str] = frozenset()
+    regions: frozenset[str] = frozenset()
+    lanes: Mapping[str, int] = {}
 
 
-def _held_revision(path: Path) -> str | None:
-    """The migration the file is at, read without changing anything; None for no file or an empty one."""
-    if not path.exists() or path.stat().st_size == 0:
-        return None
+class Watcher(Protocol):
+    """Who wants to know what other processes commit. All is called on the watch's own thread."""
+
+    def known(self) -> int:
+        """The revision up to which it knows all that was described."""
+        ...
+
+    def learn(self, news: News) -> None:
+        """What there is after that; when nothing is, this is said, too."""
+        ...
+
+
+class Watch(Protocol):
+    """Hears of commits by other processes, and tells them of this one's."""
+
+    def ring(self) -> None:
+        """This process has committed something. Never waits."""
+        ...
+
+    def close(self) -> None:
+        """End it."""
+        ...
+
+
+class Database(Protocol):
+    """Where a store is. `str` names it for messages, without any secret."""
+
+    def prepare(self, epoch: int) -> None:
+        """Bring it to this release's tables; `epoch` is for a new one. Several processes may do it at once.
+
+        Raises `NewerDataError` when a newer release wrote it (it stays untouched), `InvalidError` when it is
+        not a store or cannot be one, `UnreachableError` when it is away.
+        """
+        ...
+
+    def writer(self) -> Transactions:
+        """Transactions that write."""
+        ...
+
+    def reader(self) -> Transactions:
+        """Transactions that read, each of which sees one revision."""
+        ...
+
+    def watch(self, watcher: Watcher) -> Watch | None:
+        """Begin to tell `watcher` of other processes' commits; None where there are no other processes."""
+        ...
+
+
+def engine_of(where: Path | Database) -> Database:
+    """The database that `where` is: itself, or the SQLite file of that path."""
+    return SqliteDatabase(where) if isinstance(where, Path) else where
+
+
+def named_database(url: str, default: Path, password_file: Path | None, trust: Path | None) -> Database:
+    """The database that configuration names; when it names none, the SQLite file `default`.
+
+    Raises `InvalidError` for an address or a password file that cannot be used.
+    """
+    if not url:
+        return SqliteDatabase(default)
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-            names = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-            if "alembic_version" not in names:
-                raise InvalidError(f"store {path}", [Problem("", "is some other program's database")])
-            row = db.execute("SELECT version_num FROM alembic_version").fetchone()
-            return str(row[0]) if row else None
-    except sqlite3.DatabaseError as error:
-        raise InvalidError(f"store {path}", [Problem("", f"is not a transom store ({error})")]) from None
+        from transom.hub.store_postgres_setup import postgres_database  # noqa: PLC0415  # an extra
+    except ImportError as error:
+        wrong = f"PostgreSQL needs a driver ({error}); pip install 'transom[postgres]'"
+        raise InvalidError("store", [Problem("", wrong)]) from None
+    return postgres_database(url, password_file, trust)
 
 
-def _migrate(path: Path, epoch: int) -> None:
-    from alembic import command  # noqa: PLC0415  # slow to load, and seldom needed
-
-    engine = sqlite_engine(path, "BEGIN IMMEDIATE")
-    try:
-        with translated(), engine.begin() as connection:
-            config = _alembic()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            if connection.execute(select(counter.c.id)).first() is None:
-                connection.execute(insert(counter).values(id=1, epoch=epoch, revision=0, pruned_revision=0))
-    finally:
-        engine.dispose()
+def put(db: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write whole rows, each in the place of the one with the same primary key. No key is in there twice."""
+    db.execute(_putting(table, db.dialect.name), rows)
 
 
-def _known_revisions() -> set[str]:
-    from alembic.script import ScriptDirectory  # noqa: PLC0415
-
-    return {script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions()}
-
-
-def _alembic() -> Any:
-    from alembic.config import Config  # noqa: PLC0415
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return config
-
-
-@contextlib.contextmanager
-def translated() -> Generator[None]:
-    """Turn the database's errors into ours."""
-    try:
-        yield
-    except OperationalError as error:
-        cause = error.orig
-        if isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode == sqlite3.SQLITE_FULL:
-            raise StorageFullError("the disk of the hub's store is full; free some room") from error
-        raise UnreachableError(f"the hub's store cannot be used now: {cause}") from error
-    except DatabaseError as error:
-        raise UnreachableError(f"the hub's store failed: {error.orig}") from error
+@functools.cache
+def _putting(table: Table, dialect: str) -> Executable:
+    insert = (postgresql if dialect == "postgresql" else sqlite).insert(table)
+    return insert.on_conflict_do_update(
+        index_elements=[column.name for column in table.primary_key],
+        set_={column.name: insert.excluded[column.name] for column in table.c if not column.primary_key},
+    )

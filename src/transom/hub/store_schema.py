@@ -32,6 +32,9 @@ from sqlalchemy import (
 HEAD = "0002"
 """The newest migration, so that a start with nothing to migrate need not load the tool for it."""
 
+TEXT = String().with_variant(String(collation="C"), "postgresql")
+"""Sorts by the bytes of UTF-8 on every engine, whatever language a database was made for."""
+
 metadata = MetaData()
 
 counter = Table(
@@ -47,15 +50,15 @@ resources = Table(
     "resources",
     metadata,
     # Kind/namespace/name in one column: databases look up lists of pairs and triples without any index.
-    Column("key", String, primary_key=True),
-    Column("kind", String, nullable=False),
-    Column("namespace", String, nullable=False),
-    Column("name", String, nullable=False),
-    Column("uid", String, nullable=False),
+    Column("key", TEXT, primary_key=True),
+    Column("kind", TEXT, nullable=False),
+    Column("namespace", TEXT, nullable=False),
+    Column("name", TEXT, nullable=False),
+    Column("uid", TEXT, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("described_revision", BigInteger, nullable=False),
-    Column("region", String),
-    Column("owner_uid", String),
+    Column("region", TEXT),
+    Column("owner_uid", TEXT),
     Column("deleted", Boolean, nullable=False),
     Column("body", LargeBinary, nullable=False),
 )
@@ -69,14 +72,14 @@ history = Table(
     "history",
     metadata,
     Column("revision", BigInteger, primary_key=True, autoincrement=False),
-    Column("kind", String, nullable=False),
-    Column("namespace", String, nullable=False),
-    Column("name", String, nullable=False),
-    Column("event", String, nullable=False),
-    Column("role", String, nullable=False),
-    Column("who", String, nullable=False),
-    Column("why", String, nullable=False),
-    Column("at", String, nullable=False),
+    Column("kind", TEXT, nullable=False),
+    Column("namespace", TEXT, nullable=False),
+    Column("name", TEXT, nullable=False),
+    Column("event", TEXT, nullable=False),
+    Column("role", TEXT, nullable=False),
+    Column("who", TEXT, nullable=False),
+    Column("why", TEXT, nullable=False),
+    Column("at", TEXT, nullable=False),
     Column("generation", BigInteger, nullable=False),
     Column("described", Boolean, nullable=False),
     Column("body", LargeBinary, nullable=False),
@@ -87,18 +90,18 @@ outbox = Table(
     "outbox",
     metadata,
     Column("revision", BigInteger, primary_key=True, autoincrement=False),
-    Column("id", String, nullable=False),
-    Column("aggregatetype", String, nullable=False),
-    Column("aggregateid", String, nullable=False),
-    Column("type", String, nullable=False),
+    Column("id", TEXT, nullable=False),
+    Column("aggregatetype", TEXT, nullable=False),
+    Column("aggregateid", TEXT, nullable=False),
+    Column("type", TEXT, nullable=False),
     Column("payload", LargeBinary, nullable=False),
 )
 
 positions = Table(
     "positions",
     metadata,
-    Column("reader", String, primary_key=True),
-    Column("topic", String, primary_key=True),
+    Column("reader", TEXT, primary_key=True),
+    Column("topic", TEXT, primary_key=True),
     Column("partition", Integer, primary_key=True),
     Column("next_offset", BigInteger, nullable=False),
 )
@@ -106,17 +109,17 @@ positions = Table(
 contexts = Table(
     "contexts",
     metadata,
-    Column("key", String, primary_key=True),
-    Column("kind", String, nullable=False),
-    Column("tenant", String, nullable=False),
-    Column("subject", String, nullable=False),
+    Column("key", TEXT, primary_key=True),
+    Column("kind", TEXT, nullable=False),
+    Column("tenant", TEXT, nullable=False),
+    Column("subject", TEXT, nullable=False),
     Column("schema", Integer, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("added", BigInteger, nullable=False),
-    Column("lane", String, nullable=False),
-    Column("regions", String, nullable=False),
-    Column("leaving", String, nullable=False),
-    Column("former", String, nullable=False),
+    Column("lane", TEXT, nullable=False),
+    Column("regions", TEXT, nullable=False),
+    Column("leaving", TEXT, nullable=False),
+    Column("former", TEXT, nullable=False),
     Column("restricts", Boolean, nullable=False),
     Column("deleted", Boolean, nullable=False),
     Column("value", LargeBinary, nullable=False),
@@ -125,11 +128,12 @@ Index("contexts_by_lane", contexts.c.lane, contexts.c.revision)
 Index("contexts_by_revision", contexts.c.revision)
 Index("contexts_by_kind", contexts.c.kind, contexts.c.tenant, contexts.c.deleted)
 Index("contexts_by_subject", contexts.c.subject)
-Index("contexts_moving", contexts.c.revision, sqlite_where=text("leaving != ''"))
+_LEAVING = text("leaving != ''")
+Index("contexts_moving", contexts.c.revision, sqlite_where=_LEAVING, postgresql_where=_LEAVING)
 
 context_state = Table(
     "context_state",
     metadata,
-    Column("name", String, primary_key=True),
+    Column("name", TEXT, primary_key=True),
     Column("value", LargeBinary, nullable=False),
 )

@@ -13,13 +13,21 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Engine, bindparam, func, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy.exc import DBAPIError
 
 from transom.hub.changes import Actor, Change, Held, evaluate
+from transom.hub.store_engine import Transactions, put
 from transom.hub.store_schema import counter, history, outbox, positions, resources
 from transom.logs.protocol import TopicPartition
-from transom.model.errors import BrokenInvariantError, ConflictError, InvalidError, Problem, TransomError
+from transom.model.errors import (
+    BrokenInvariantError,
+    ConflictError,
+    InvalidError,
+    Problem,
+    RewoundError,
+    TransomError,
+)
 from transom.model.kinds import Catalog, Kind
 from transom.model.names import Key
 from transom.model.resources import Resource, from_json, to_json
@@ -43,12 +51,13 @@ class Job(NamedTuple):
 
 
 class Committed(NamedTuple):
-    """What came of a job: an outcome for each change, the revision the store is at now.
+    """What came of a job: an outcome for each change; the revisions that the store was at, and is at now.
 
     `regions` are those for which the transaction described anything anew, `kinds` those of which it did.
     """
 
     outcomes: list[Held | TransomError]
+    since: int
     revision: int
     regions: frozenset[str]
     kinds: frozenset[str]
@@ -92,8 +101,8 @@ class _Accepted:
 class _Batch:
     """The resources a transaction has read, as they are after the changes accepted so far."""
 
-    def __init__(self, db: Connection, catalog: Catalog, uids: Randomness, now: str) -> None:
-        self.first = db.execute(select(counter.c.revision).with_for_update()).scalar_one() + 1
+    def __init__(self, db: Connection, catalog: Catalog, uids: Randomness, now: str, known: int) -> None:
+        self.first = locked_revision(db, known) + 1
         self._db = db
         self._catalog = catalog
         self._uids = uids
@@ -108,6 +117,8 @@ class _Batch:
         for at in range(0, len(missing), _KEYS_A_QUERY):
             part = missing[at : at + _KEYS_A_QUERY]
             self._held.update(dict.fromkeys(part))
+            # What no database takes is held by none; it is refused where it is evaluated.
+            part = [key for key in part if _storable(str(key))]
             query = select(resources.c.body, resources.c.deleted).where(
                 resources.c.key.in_([str(key) for key in part])
             )
@@ -136,6 +147,8 @@ class _Batch:
     def consider(self, change: Change) -> Held:
         """Evaluate a change and accept it. Raises what it is refused for."""
         kind = self._catalog[change.key.kind]
+        if not _storable(f"{change.key}{change.actor.who}{change.why}"):
+            raise InvalidError(str(change.key), [Problem("", "must be text without the character NUL")])
         held = self._get(change.key)
         buried = self._buried.get(change.key)
         if held is None and buried is not None and change.outdated and change.outdated(buried):
@@ -226,19 +239,52 @@ class _Batch:
 
 
 def commit(
-    engine: Engine, jobs: Sequence[Job], catalog: Catalog, clock: Clock, randomness: Randomness
+    writer: Transactions,
+    jobs: Sequence[Job],
+    catalog: Catalog,
+    clock: Clock,
+    randomness: Randomness,
+    known: int,
 ) -> list[Committed | Exception]:
-    """Carry out `jobs` in one transaction. Raises the database's errors; then none was carried out."""
-    with engine.begin() as db:
-        batch = _Batch(db, catalog, randomness, timestamp(clock))
+    """Carry out `jobs` in one transaction; `known` is the newest revision seen committed.
+
+    Raises what `Transactions.run` raises, and then nothing is to be acknowledged; `RewoundError`.
+    """
+
+    def work(db: Connection) -> list[Committed | Exception]:
+        batch = _Batch(db, catalog, randomness, timestamp(clock), known)
         batch.load(change.key for job in jobs for change in job.changes)
         outcomes = [[_outcome(batch, change) for change in job.changes] for job in jobs]
         if batch.accepted:
             _write(db, batch, randomness)
         _remember(db, jobs)
         step("store.committing")
+        came_of = batch.first - 1, batch.revision, batch.regions, batch.kinds
+        return [Committed(outcome, *came_of) for outcome in outcomes]
+
+    committed = writer.run(work)
     step("store.committed")
-    return [Committed(outcome, batch.revision, batch.regions, batch.kinds) for outcome in outcomes]
+    return committed
+
+
+def locked_revision(db: Connection, known: int) -> int:
+    """The store's revision, locked until the transaction ends: nobody else commits a write meanwhile.
+
+    Raises `RewoundError` when it is below `known`, which was seen committed: an older copy was put in the
+    store's place, or a standby took over that had not all of it.
+    """
+    revision: int = db.execute(select(counter.c.revision).with_for_update()).scalar_one()
+    if revision < known:
+        raise RewoundError(rewound(known, revision))
+    return revision
+
+
+def rewound(known: int, revision: int) -> str:
+    """What to say of a store that is below what was seen committed."""
+    return (
+        f"the hub's store was at revision {known} and is at {revision}: an older copy of it was put in its "
+        "place, or a standby took over that had not all of it; start the hub again, it begins a new epoch"
+    )
 
 
 def _outcome(batch: _Batch, change: Change) -> Held | TransomError:
@@ -246,6 +292,8 @@ def _outcome(batch: _Batch, change: Change) -> Held | TransomError:
         return batch.consider(change)
     except TransomError as error:
         return error
+    except DBAPIError:
+        raise  # the transaction is lost, and with it all of the batch
     except Exception as error:
         # A change that stumbles must not take along those that share its transaction.
         log_event.exception("a change cannot be evaluated", key=str(change.key))
@@ -282,20 +330,12 @@ def _write(db: Connection, batch: _Batch, randomness: Randomness) -> None:
         if not row["described_revision"]
     ]
     if fresh:
-        db.execute(_PUT, fresh)
+        put(db, resources, fresh)
     if restated:
         db.execute(_RESTATE, restated)
     db.execute(insert(history), events)
     db.execute(insert(outbox), messages)
     db.execute(update(counter).values(revision=batch.revision))
-
-
-_insert = upsert(resources)
-_PUT = _insert.on_conflict_do_update(
-    index_elements=["key"],
-    set_={column.name: _insert.excluded[column.name] for column in resources.c if not column.primary_key},
-)
-"""Writes a whole row: something other than the status has changed."""
 
 
 _RESTATE = (
@@ -344,20 +384,21 @@ def _outbox_row(change: _Accepted, last: Resource, revision: int, randomness: Ra
 
 
 def _remember(db: Connection, jobs: Sequence[Job]) -> None:
+    newest = {(job.reader, at): offset for job in jobs for at, offset in job.offsets.items()}
     rows = [
-        {"reader": job.reader, "topic": at.topic, "partition": at.partition, "next_offset": offset}
-        for job in jobs
-        for at, offset in job.offsets.items()
+        {"reader": reader, "topic": at.topic, "partition": at.partition, "next_offset": offset}
+        for (reader, at), offset in newest.items()
     ]
     if rows:
-        statement = upsert(positions)
-        db.execute(
-            statement.on_conflict_do_update(
-                index_elements=["reader", "topic", "partition"],
-                set_={"next_offset": statement.excluded.next_offset},
-            ),
-            rows,
-        )
+        put(db, positions, rows)
+
+
+def _storable(text: str) -> bool:
+    """Whether every database takes it: whole characters, and in PostgreSQL no NUL."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _guarded_by(column: str, change: _Accepted) -> str:

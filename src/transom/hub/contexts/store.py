@@ -8,14 +8,14 @@ Next on the data's way: `rows` shows a region's part to its publishers.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Engine, Select, func, select, true, update
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import Connection, Select, func, select, true, update
 
 from transom.hub.contexts.row import EVERY_REGION, FAST, LANES, Row
 from transom.hub.contexts.state import PROGRESS, Scope
 from transom.hub.store import Store
-from transom.hub.store_engine import sqlite_engine, translated
+from transom.hub.store_engine import News, put
 from transom.hub.store_schema import context_state, contexts, counter, resources
+from transom.hub.store_write import locked_revision
 from transom.model.names import Key
 from transom.model.resources import Resource, from_json
 from transom.runtime.signals import Level
@@ -82,12 +82,15 @@ class ContextStore:
         self._slow = _Reader(store, "contexts pager")
 
     async def open(self) -> None:
-        """Learn how far each lane is."""
+        """Learn how far each lane is, and from now on what other processes write."""
+        self.store.levels.lane_listeners.append(self._rise)
         for lane in LANES:
             self.changed[lane].rise(await self.newest(lane))
 
     async def close(self) -> None:
         """Let go of the connections."""
+        if self._rise in self.store.levels.lane_listeners:
+            self.store.levels.lane_listeners.remove(self._rise)
         await self._quick.close()
         await self._slow.close()
 
@@ -221,7 +224,7 @@ class ContextStore:
         """
 
         def work(db: Connection) -> Written:
-            revision = _revision(db, lock=True)
+            revision = locked_revision(db, self.store.changed.value)
             written = [
                 row._replace(revision=number, added=row.added or number)
                 for number, row in enumerate(rows, revision + 1)
@@ -229,19 +232,26 @@ class ContextStore:
             last = revision + len(rows)
             progress = upto if _described_since(db, upto, unseen) else last
             if written:
-                db.execute(_PUT, [row._asdict() for row in written])
+                put(db, contexts, [row._asdict() for row in written])
                 db.execute(update(counter).values(revision=last))
             _remember(db, {**(state or {}), PROGRESS: str(progress).encode()})
             return Written(written, last, progress)
 
         written = await self.store.within(work)
-        self.store.changed.rise(written.revision)
-        for lane in {row.lane for row in written.rows}:
-            self.changed[lane].rise(max(row.revision for row in written.rows if row.lane == lane))
-            if lane == FAST:
-                self.news.rise()
+        # In order: each lane's last row is its newest.
+        lanes = {row.lane: row.revision for row in written.rows}
+        since = written.revision - len(written.rows)
+        self.store.levels.committed(News(self.store.epoch, since, written.revision, lanes=lanes))
+        self._rise(lanes)
         step("contexts.written")
         return written
+
+    def _rise(self, lanes: Mapping[str, int]) -> None:
+        """Wake who waits for rows of these lanes; each is now at that revision."""
+        for lane, revision in lanes.items():
+            self.changed[lane].rise(revision)
+            if lane == FAST:
+                self.news.rise()
 
     async def remember(self, name: str, value: bytes) -> None:
         """Write `value` under a name of `context_state`."""
@@ -263,7 +273,8 @@ class ContextStore:
         def work(db: Connection) -> RowsPage:
             rows: list[Row] = []
             size = 0
-            with db.execute(query) as found:
+            # As needed: a database that sends all at once would send far more than is kept.
+            with db.execute(query.execution_options(stream_results=True)) as found:
                 for each in found:
                     row = Row._make(each)
                     rows.append(row)
@@ -314,36 +325,26 @@ class _Reader:
     """A connection for reading, on a thread of its own."""
 
     def __init__(self, store: Store, name: str) -> None:
-        self._engine: Engine = sqlite_engine(store.path, "BEGIN")
+        self._reads = store.database.reader()
         self._thread = SerialThread(name)
 
     async def run(self, work: Callable[[Connection], T]) -> T:
-        def run() -> T:
-            with translated(), self._engine.begin() as db:
-                return work(db)
-
-        return await self._thread.run(run)
+        return await self._thread.run(self._reads.run, work)
 
     async def close(self) -> None:
         await self._thread.close()
-        self._engine.dispose()
+        self._reads.close()
 
 
 _ALL: Select[Any] = select(contexts)
-_insert = upsert(contexts)
-_PUT = _insert.on_conflict_do_update(
-    index_elements=["key"],
-    set_={column.name: _insert.excluded[column.name] for column in contexts.c if not column.primary_key},
-)
 
 
 def _rows(db: Connection, query: Select[Any]) -> list[Row]:
     return [Row._make(found) for found in db.execute(query)]
 
 
-def _revision(db: Connection, *, lock: bool = False) -> int:
-    query = select(counter.c.revision)
-    return db.execute(query.with_for_update() if lock else query).scalar_one()
+def _revision(db: Connection) -> int:
+    return db.execute(select(counter.c.revision)).scalar_one()
 
 
 def _described(body: bytes, revision: int, deleted: bool) -> Described:  # noqa: FBT001  # a row's columns
@@ -363,11 +364,7 @@ def _by_name(db: Connection, query: Select[Any]) -> dict[str, Resource]:
 
 
 def _remember(db: Connection, state: Mapping[str, bytes]) -> None:
-    statement = upsert(context_state)
-    db.execute(
-        statement.on_conflict_do_update(index_elements=["name"], set_={"value": statement.excluded.value}),
-        [{"name": name, "value": value} for name, value in state.items()],
-    )
+    put(db, context_state, [{"name": name, "value": value} for name, value in state.items()])
 
 
 def _parts(values: Sequence[str]) -> Iterable[Sequence[str]]:

@@ -7,6 +7,8 @@ Revises:
 import sqlalchemy as sa
 from alembic import op
 
+from transom.hub.migrations import TEXT
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -23,15 +25,15 @@ def upgrade() -> None:
     )
     op.create_table(
         "resources",
-        sa.Column("key", sa.String, primary_key=True),
-        sa.Column("kind", sa.String, nullable=False),
-        sa.Column("namespace", sa.String, nullable=False),
-        sa.Column("name", sa.String, nullable=False),
-        sa.Column("uid", sa.String, nullable=False),
+        sa.Column("key", TEXT, primary_key=True),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("namespace", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("uid", TEXT, nullable=False),
         sa.Column("revision", sa.BigInteger, nullable=False),
         sa.Column("described_revision", sa.BigInteger, nullable=False),
-        sa.Column("region", sa.String),
-        sa.Column("owner_uid", sa.String),
+        sa.Column("region", TEXT),
+        sa.Column("owner_uid", TEXT),
         sa.Column("deleted", sa.Boolean, nullable=False),
         sa.Column("body", sa.LargeBinary, nullable=False),
     )
@@ -42,14 +44,14 @@ def upgrade() -> None:
     op.create_table(
         "history",
         sa.Column("revision", sa.BigInteger, primary_key=True, autoincrement=False),
-        sa.Column("kind", sa.String, nullable=False),
-        sa.Column("namespace", sa.String, nullable=False),
-        sa.Column("name", sa.String, nullable=False),
-        sa.Column("event", sa.String, nullable=False),
-        sa.Column("role", sa.String, nullable=False),
-        sa.Column("who", sa.String, nullable=False),
-        sa.Column("why", sa.String, nullable=False),
-        sa.Column("at", sa.String, nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("namespace", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("event", TEXT, nullable=False),
+        sa.Column("role", TEXT, nullable=False),
+        sa.Column("who", TEXT, nullable=False),
+        sa.Column("why", TEXT, nullable=False),
+        sa.Column("at", TEXT, nullable=False),
         sa.Column("generation", sa.BigInteger, nullable=False),
         sa.Column("described", sa.Boolean, nullable=False),
         sa.Column("body", sa.LargeBinary, nullable=False),
@@ -58,16 +60,16 @@ def upgrade() -> None:
     op.create_table(
         "outbox",
         sa.Column("revision", sa.BigInteger, primary_key=True, autoincrement=False),
-        sa.Column("id", sa.String, nullable=False),
-        sa.Column("aggregatetype", sa.String, nullable=False),
-        sa.Column("aggregateid", sa.String, nullable=False),
-        sa.Column("type", sa.String, nullable=False),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("aggregatetype", TEXT, nullable=False),
+        sa.Column("aggregateid", TEXT, nullable=False),
+        sa.Column("type", TEXT, nullable=False),
         sa.Column("payload", sa.LargeBinary, nullable=False),
     )
     op.create_table(
         "positions",
-        sa.Column("reader", sa.String, primary_key=True),
-        sa.Column("topic", sa.String, primary_key=True),
+        sa.Column("reader", TEXT, primary_key=True),
+        sa.Column("topic", TEXT, primary_key=True),
         sa.Column("partition", sa.Integer, primary_key=True),
         sa.Column("next_offset", sa.BigInteger, nullable=False),
     )
