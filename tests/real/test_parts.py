@@ -12,13 +12,13 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
-from kafka_parts import append, new_topic, read
 
 from disk_parts import disk_of, grow
 from engines import jars
 from engines.kafka import Brokers
 from engines.postgres import Postgres
 from engines.process import EngineError, GuardedProcess, MissingEngineError, free_port
+from kafka_parts import append, new_topic, read
 
 ROOT = Path(__file__).parents[2]
 
@@ -171,6 +171,19 @@ def test_without_java_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingEngineError, match="Java is missing; on Debian: apt install"), Brokers():
         pass
+
+
+@pytest.mark.parametrize("required", ["", "1"])
+def test_make_kafka_goes_on_without_java_unless_engines_are_required(
+    required: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(jars, "JARS", jars.HERE / "none")
+    monkeypatch.setenv("TRANSOM_REQUIRE_ENGINES", required)
+    assert jars.main() == (1 if required else 0)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("NO REAL KAFKA HERE: Java is missing; on Debian: apt install")
 
 
 def test_without_jars_it_says_what_to_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
