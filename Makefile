@@ -7,10 +7,10 @@ SOAK_KILLS ?= 500
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --upgrade --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo kafka test lint bench soak lock clean
+.PHONY: help demo demo-real kafka test lint bench soak lock clean
 
 help:  ## list the tasks
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | column -t -s '|'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | column -t -s '|'
 
 # Each environment is made once, from pinned and hashed requirements, and again when they change.
 $(VENV)/bin/python:
@@ -29,6 +29,9 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
 
 demo: $(VENV)/.runtime  ## a hub and three regions on this machine; Ctrl-C ends it
 	@exec $(BIN)/transom up --demo
+
+demo-real: kafka  ## the same on Kafka and PostgreSQL, started for it; needs Java and Maven
+	@exec $(BIN)/python -m engines.demo
 
 kafka: $(VENV)/.dev  ## fetch Apache Kafka for tests and benchmarks, once; needs Java and Maven
 	@$(BIN)/python -m engines.jars

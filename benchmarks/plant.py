@@ -19,6 +19,7 @@ import psutil
 from transom.catalog.kinds import shipped
 from transom.client.hub import HubClient
 from transom.model.resources import API_VERSION, JsonObject
+from transom.processes.up_files import Engines
 from transom.runtime.secret_files import ensure_secret, hash_secret
 from transom.runtime.signing import ensure_signing_key
 
@@ -112,6 +113,7 @@ class Plant:
     """A hub and regions below `folder`, not started yet.
 
     `hub_settings` and `gateways` are TOML, put into the hub's file and each gateway's; no gateways for None.
+    Stores and logs are files, or in `engines`.
     """
 
     def __init__(
@@ -123,24 +125,28 @@ class Plant:
         *,
         hub_settings: str = "",
         gateways: str | None = None,
+        engines: Engines | None = None,
     ) -> None:
         self.folder = folder
+        self.engines = engines
         self.zones = zones
         self.hub = Part("hub", folder / "hub", free_ports(1), _HUB)
         self.regions = {
             name: Part(name, folder / "regions" / name, free_ports(1), _REGION) for name in regions
         }
         keys = 'link_keys = "link-keys"\nsigning_key = "signing.key"\n'
-        self._write(self.hub, f'data = "data"\n{keys}{settings}', hub_settings)
+        store = f'store = "{engines.store}"\n' if engines else ""
+        self._write(self.hub, f'data = "data"\n{store}{self._log("hub")}{keys}{settings}', hub_settings)
         self.gateways: dict[str, Part] = {}
         for name, part in self.regions.items():
             key = ensure_secret(self.hub.folder / "link-keys" / f"{name}.key")
+            log = self._log(name) or f'link_key_hash = "{hash_secret(key)}"\n'
             tables = "".join(
                 f'[[zones]]\nname = "{zone}"\ndriver = "{kind}"\n' for zone, kind in zones.items()
             )
             self._write(
                 part,
-                f'name = "{name}"\ndata = "data"\nlink_key_hash = "{hash_secret(key)}"\n{settings}',
+                f'name = "{name}"\ndata = "data"\n{log}{settings}',
                 tables,
             )
         if gateways is not None:
@@ -150,13 +156,17 @@ class Plant:
         signer = ensure_signing_key(self.hub.folder / "signing.key")
         for name, region in self.regions.items():
             part = Part(f"gateway {name}", self.folder / "gateways" / name, free_ports(1), _GATEWAY)
-            log = region.folder / "data" / "log.db"
+            log = self._log(name) or f'log = "{region.folder / "data" / "log.db"}"\n'
             lines = [
-                f'region = "{name}"\nname = "gateway"\ndata = "data"\nlog = "{log}"',
+                f'region = "{name}"\nname = "gateway"\ndata = "data"\n{log}',
                 f'trusted_signers = ["{signer.public_text}"]',
             ]
             self._write(part, "\n".join(lines), settings)
             self.gateways[name] = part
+
+    def _log(self, name: str) -> str:
+        """The line that names a log which is no file."""
+        return f'log = "{self.engines.logs[name]}"\n' if self.engines else ""
 
     def _write(self, part: Part, text: str, tables: str = "") -> None:
         part.folder.mkdir(parents=True, exist_ok=True)
@@ -179,7 +189,8 @@ class Plant:
                 await hub.apply(TENANT, manifest("Tenant", {"name": "acme"}))
                 for name, part in self.regions.items():
                     zones = [{"name": zone, "driver": kind} for zone, kind in self.zones.items()]
-                    spec = {"log": f"http://127.0.0.1:{part.port}", "zones": zones}
+                    log = self.engines.logs[name] if self.engines else f"http://127.0.0.1:{part.port}"
+                    spec = {"log": log, "zones": zones}
                     await hub.apply(REGION, manifest("Region", {"name": name}, spec))
                 yield hub
         except BaseException as error:

@@ -26,6 +26,7 @@ from transom.model.resources import API_VERSION, JsonObject
 from transom.processes.demo import show_demo
 from transom.processes.parts import LOOK_SECONDS, Part
 from transom.processes.up_files import (
+    Engines,
     Setup,
     address,
     check_format,
@@ -44,8 +45,16 @@ _BOUND_OUTPUT_SECONDS = 60.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-async def run_up(folder: Path, port: int | None, names: Sequence[str] | None, *, demo: bool) -> None:
-    """Run everything in `folder` until SIGINT or SIGTERM; a second one leaves at once.
+async def run_up(
+    folder: Path,
+    port: int | None,
+    names: Sequence[str] | None,
+    *,
+    demo: bool,
+    engines: Engines | None = None,
+) -> None:
+    """Run everything in `folder` until SIGINT or SIGTERM; a second one leaves at once. What is kept, is kept
+    in files, or in `engines`.
 
     Raises `NewerDataError`, `ExistsError` (another `up` has the folder), `InvalidError` (a mistake in a
     file, a port in use, a part that does not start); then what this call has started is ended again.
@@ -56,7 +65,7 @@ async def run_up(folder: Path, port: int | None, names: Sequence[str] | None, *,
         if not hub_file(folder).exists():
             # Before anything is written, so that the same folder can be used with another port.
             _check_ports([("127.0.0.1", each) for each in ports])
-        up = _Up(write(folder, ports))
+        up = _Up(write(folder, ports, engines))
         async with asyncio.TaskGroup() as group:
             living = group.create_task(up.live(demo=demo))
             told = False

@@ -14,10 +14,10 @@ Next: `processes.parts` runs what stands here.
 """
 
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -42,6 +42,13 @@ _PORT_MAX = 65_535
 class _Marker(msgspec.Struct, frozen=True):
     format: int
     release: str
+
+
+class Engines(NamedTuple):
+    """Where real engines are: the hub's store, and the log of the hub ("hub") and of each region."""
+
+    store: str
+    logs: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -147,24 +154,33 @@ def plan(folder: Path, port: int | None, names: Sequence[str] | None) -> Ports:
     return ports
 
 
-def write(folder: Path, ports: Ports) -> Setup:
-    """Make what is missing in `folder` and read all of it. Raises `InvalidError` with a file's mistakes."""
+def write(folder: Path, ports: Ports, engines: Engines | None = None) -> Setup:
+    """Make what is missing in `folder` and read all of it. Raises `InvalidError` with a file's mistakes.
+
+    Without `engines` everything is kept in files.
+    """
+    logs: dict[str, list[tuple[str, str | int]]] = {}
+    if engines is not None:
+        logs = {name: [("log", log)] for name, log in engines.logs.items()}
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     marker = msgspec.json.encode(_Marker(_FORMAT, __version__)).decode()
     _write_once(folder / "transom.json", marker + "\n")
     hub = [("data", "."), ("host", _HOST), ("port", ports.hub), ("link_keys", "link-keys")]
-    _write_once(hub_file(folder), _toml(hub))
+    store = [("store", engines.store)] if engines else []
+    _write_once(hub_file(folder), _toml([*hub, *store, *logs.get("hub", [])]))
     signer = ensure_signing_key(load(hub_file(folder), HubConfig).signing_key)
     for name, port in ports.regions.items():
         key = ensure_secret(folder / "hub" / "link-keys" / f"{name}.key")
         region = [("name", name), ("environment", "demo"), ("data", "."), ("host", _HOST), ("port", port)]
         zones = '\n[[zones]]\nname = "a"\ndriver = "process"\n'
-        text = _toml([*region, ("link_key_hash", hash_secret(key))]) + zones
+        reached = logs.get(name, [("link_key_hash", hash_secret(key))])
+        text = _toml([*region, *reached]) + zones
         _write_once(region_file(folder, name), text)
-        gateway = [("region", name), ("name", "gateway"), ("data", "gateway"), ("log", "log.db")]
+        gateway = [("region", name), ("name", "gateway"), ("data", "gateway")]
+        reads = logs.get(name, [("log", "log.db")])
         listens = [("host", _HOST), ("port", ports.gateways[name]), ("access_log", "gateway/access.log")]
         trusted = f"trusted_signers = [{_quoted(signer.public_text)}]\n"
-        _write_once(gateway_file(folder, name), _toml([*gateway, *listens]) + trusted)
+        _write_once(gateway_file(folder, name), _toml([*gateway, *reads, *listens]) + trusted)
     setup = read(folder, list(ports.regions))
     client = [("hub", setup.hub_address), ("key_file", _relative(setup.key_file, folder))]
     _write_once(folder / "client.toml", _toml(client))
