@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import yaml
+from client_parts import append, new_topic, read
 
 from engines.kafka import Brokers
 from engines.process import free_port
-from kafka_parts import append, new_topic, read
 
 ROOT = Path(__file__).parents[2]
 PREFIX = "KAFKA_"

@@ -10,7 +10,7 @@ from aiokafka.errors import (
     KafkaConnectionError,
     TopicAuthorizationFailedError,
 )
-from kafka_parts import append, new_topic, read
+from client_parts import append, new_topic, read
 
 from engines.certificates import Authority
 from engines.kafka import Brokers

@@ -12,13 +12,13 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+from client_parts import append, new_topic, read
 
 from disk_parts import disk_of, grow
 from engines import jars
 from engines.kafka import Brokers
 from engines.postgres import Postgres
 from engines.process import EngineError, GuardedProcess, MissingEngineError, free_port
-from kafka_parts import append, new_topic, read
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,7 +5,7 @@ import asyncio
 import psycopg
 import pytest
 from aiokafka.errors import KafkaConnectionError
-from kafka_parts import append, new_topic, read
+from client_parts import append, new_topic, read
 
 from engines.kafka import Brokers
 from engines.postgres import Postgres
