@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kafka_parts import emptied_log
+from kafka_logs import emptied_log
 from transom.logs.memory import MemoryLog
 from transom.logs.partitioner import murmur2, partition_for
 from transom.logs.protocol import Entry, Fence, KeptLog, Log, Membership, Message, Topic, TopicPartition

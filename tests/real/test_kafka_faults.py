@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from engines.kafka import Brokers
-from kafka_parts import empty, kafka_log
+from kafka_logs import empty, kafka_log
 from transom.logs.kafka import KafkaLog
 from transom.logs.protocol import Fence, Message, Topic, TopicPartition
 from transom.model.errors import ConflictError, FencedError, UnreachableError

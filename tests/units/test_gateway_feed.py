@@ -311,7 +311,7 @@ def test_a_life_is_numbered_above_all_before_whatever_the_clock_says(tmp_path) -
 async def test_a_gateway_never_makes_the_regions_log(tmp_path) -> None:
     config = GatewayConfig(region="eu", log=tmp_path / "log.db", trusted_signers=["x"])
     with pytest.raises(UnreachableError, match="there is no log"):
-        async with RegionLog(config, SystemClock()).opened():
+        async with RegionLog(config, SystemClock(), Randomness(7)).opened():
             pass
     assert list(tmp_path.iterdir()) == []
 

@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from transom.hub.store_address import postgres_address
+from transom.logs.opening import LogPlace, check_own_place
 from transom.model.errors import InvalidError
 from transom.runtime.config import Config
 
@@ -49,6 +50,9 @@ class HubConfig(Config):
     store: str = ""
     store_password_file: Path | None = None
     store_trust: Path | None = None
+    log: str = ""
+    log_key_file: Path | None = None
+    log_trust: Path | None = None
     link_keys: Path = Path("link-keys")
     signing_key: Path = Path("signing.key")
     context_modules: list[str] = Field(default_factory=list)
@@ -61,10 +65,12 @@ class HubConfig(Config):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")
-    def _store_can_be_asked(self) -> Self:
+    def _engines_can_be_asked(self) -> Self:
         try:
             if self.store:
                 postgres_address(self.store, self.store_trust)
         except InvalidError as error:
             raise ValueError(str(error)) from None
+        if self.log:
+            check_own_place(LogPlace(self.log, self.log_key_file, self.log_trust))
         return self

@@ -5,7 +5,6 @@ whose key is missing is shown with its problem and does not disturb the others.
 """
 
 import asyncio
-import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,14 +15,13 @@ from transom.hub.contexts.service import Contexts
 from transom.hub.relay import CHANGES
 from transom.hub.roads import Roads
 from transom.hub.store import Store
+from transom.logs.opening import LogPlace, open_log
 from transom.logs.protocol import Log, TopicPartition
-from transom.logs.remote import RemoteLog
 from transom.model.errors import InvalidError, OutOfRangeError
 from transom.model.names import Key
 from transom.model.resources import JsonObject, Resource
 from transom.runtime.clock import Clock
 from transom.runtime.randomness import Randomness
-from transom.runtime.secret_files import read_secret
 from transom.runtime.tasks import Workers
 from transom.runtime.telemetry import get_logger
 
@@ -103,14 +101,15 @@ class RoadNetwork:
 
     async def _open(self, region: Resource, spec: RegionSpec, workers: Workers) -> None:
         name = region.metadata.name
-        key = read_secret(self.link_keys / f"{name}.key")
-        tls = ssl.create_default_context(cafile=str(self.trust)) if self.trust else None
+        place = LogPlace(spec.log, trust=self.trust)
+        if place.needs_key:
+            place = place._replace(key_file=self.link_keys / f"{name}.key")
         roads = Roads(
             region=name,
             environment=spec.environment,
             store=self.store,
             hub_log=self.log,
-            region_log=RemoteLog(spec.log, key, tls=tls),
+            region_log=await open_log(place, self.clock, self.randomness),
             clock=self.clock,
             randomness=self.randomness,
             sweep_seconds=self.sweep_seconds,

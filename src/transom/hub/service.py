@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from transom.hub.api import hub_api
@@ -15,7 +15,8 @@ from transom.hub.relay import CHANGES, Relay, check_incarnation
 from transom.hub.store import Store
 from transom.hub.store_engine import named_database
 from transom.links.positions import POSITIONS
-from transom.logs.protocol import KeptLog
+from transom.logs.opening import LogPlace, open_log
+from transom.logs.protocol import Log
 from transom.logs.sqlite import SqliteLog
 from transom.model.contexts import ContextKinds
 from transom.model.kinds import Catalog
@@ -35,7 +36,7 @@ class Hub:
     """The parts of a running hub, for whoever composes or tests it."""
 
     store: Store
-    log: KeptLog
+    log: Log
     network: RoadNetwork
     contexts: Contexts
     controllers: Sequence[ControllerRunner]
@@ -68,7 +69,7 @@ async def running_hub(
         store = await Store.open(database, catalog, clock, randomness)
         stack.push_async_callback(store.close)
         signer = await hub_signer(store, config.signing_key)
-        log = await SqliteLog.open(config.data / "log.db", clock)
+        log, clean = await _own_log(config, clock, randomness)
         stack.push_async_callback(log.close)
         await log.create([POSITIONS, CHANGES])
         await check_incarnation(store, log)
@@ -85,7 +86,7 @@ async def running_hub(
         contexts.start(group)
         group.start("roads", lambda: network.run(group))
         stack.push_async_callback(network.close)
-        group.start("housekeeping", lambda: _keep_tidy(store, log, config.clean_seconds, clock, randomness))
+        group.start("housekeeping", lambda: _keep_tidy(store, clean, config.clean_seconds, clock, randomness))
         api = hub_api(
             store,
             admin_key_hash=admin_key_hash,
@@ -102,12 +103,31 @@ async def running_hub(
             serving.cancel()
 
 
+async def _own_log(
+    config: HubConfig, clock: Clock, randomness: Randomness
+) -> tuple[Log, Callable[[], Awaitable[object]]]:
+    """The hub's log, and what cleans it up: Kafka does that by itself."""
+    if config.log:
+        place = LogPlace(config.log, config.log_key_file, config.log_trust)
+        return await open_log(place, clock, randomness), _nothing
+    log = await SqliteLog.open(config.data / "log.db", clock)
+    return log, lambda: log.clean(clock)
+
+
+async def _nothing() -> None:
+    pass
+
+
 async def _keep_tidy(
-    store: Store, log: KeptLog, every_seconds: float, clock: Clock, randomness: Randomness
+    store: Store,
+    clean: Callable[[], Awaitable[object]],
+    every_seconds: float,
+    clock: Clock,
+    randomness: Randomness,
 ) -> None:
     """Compact the log and forget old history, again and again."""
     while True:
         await clock.sleep(randomness.jitter(every_seconds))
-        await log.clean(clock)
+        await clean()
         now = clock.wall()
         await store.prune_history(rfc3339(now - _STATUS_HISTORY_SECONDS), rfc3339(now - _HISTORY_SECONDS))

@@ -1,7 +1,8 @@
 """What the store needs of a database, and writing whole rows on either. Next on the data's way: `store`.
 
 `store_sqlite` and `store_postgres` know one engine each. Whoever has a `Database` writes the same SQLAlchemy
-code for both; the statement that inserts or replaces a row is the only one that engines spell differently.
+code for both; inserting or replacing a row (`put`) and finding bytes within bytes (`contains`) are all that
+engines spell differently.
 """
 
 import functools
@@ -9,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from sqlalchemy import Connection, Executable, Table
+from sqlalchemy import Column, ColumnElement, Connection, Executable, Table, func
 from sqlalchemy.dialects import postgresql, sqlite
 
 from transom.hub.store_sqlite import SqliteDatabase
@@ -121,6 +122,13 @@ def named_database(url: str, default: Path, password_file: Path | None, trust: P
 def put(db: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write whole rows, each in the place of the one with the same primary key. No key is in there twice."""
     db.execute(_putting(table, db.dialect.name), rows)
+
+
+def contains(db: Connection, column: Column[bytes], part: bytes) -> ColumnElement[bool]:
+    """Whether the bytes in `column` contain `part`."""
+    # PostgreSQL's `position(part IN column)` is this function underneath.
+    find = func.pg_catalog.position if db.dialect.name == "postgresql" else func.instr
+    return find(column, part) > 0
 
 
 @functools.cache

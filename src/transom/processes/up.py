@@ -139,7 +139,7 @@ class _Up:
                     "spec": {
                         "environment": config.environment,
                         "zones": [{"name": zone.name, "driver": zone.driver} for zone in config.zones],
-                        "log": address(config),
+                        "log": config.log or address(config),
                     },
                 }
                 await hub.create(REGION, manifest, why="transom up")

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from transom.logs.opening import LogPlace, check_own_place
 from transom.model.names import LABEL_RULE, is_label
 from transom.runtime.config import Config
 
@@ -29,10 +30,12 @@ class ZoneConfig(Config):
 class RegionConfig(Config):
     """`data` is the region's folder; relative paths begin at the file's folder.
 
-    The log's server listens on `host` and `port` (0: any free one) and lets in the key whose SHA-256, in
-    hexadecimal, is `link_key_hash`, and, when the region has gateways on other machines, the one whose
-    SHA-256 is `gateway_key_hash`; a gateway on this machine reads the log's file. `tls_cert` and `tls_key`
-    (PEM) are required for any address but this machine's.
+    The log is a file in `data`, or the Kafka cluster at `log` (`kafka+tls://USER@HOST:PORT`), with the
+    password in `log_key_file` and `log_trust` (PEM) for whom to trust there. The file's server listens on
+    `host` and `port` (0: any free one) and lets in the key whose SHA-256, in hexadecimal, is `link_key_hash`,
+    and, when the region has gateways on other machines, the one whose SHA-256 is `gateway_key_hash`; a
+    gateway on this machine reads the log's file. `tls_cert` and `tls_key` (PEM) are required for any address
+    but this machine's.
     """
 
     name: str
@@ -41,7 +44,10 @@ class RegionConfig(Config):
     data: Path = Path()
     host: str = "127.0.0.1"
     port: int = Field(default=8481, ge=0, le=65535)
-    link_key_hash: str = Field(pattern=_SHA256_HEX)
+    log: str = ""
+    log_key_file: Path | None = None
+    log_trust: Path | None = None
+    link_key_hash: str | None = Field(default=None, pattern=_SHA256_HEX)
     gateway_key_hash: str | None = Field(default=None, pattern=_SHA256_HEX)
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -62,4 +68,8 @@ class RegionConfig(Config):
     def _both_or_none(self) -> "RegionConfig":
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key belong together: give both or none")
+        if not self.log and self.link_key_hash is None:
+            raise ValueError("link_key_hash is missing: without it the hub cannot reach the region's log")
+        if self.log:
+            check_own_place(LogPlace(self.log, self.log_key_file, self.log_trust))
         return self

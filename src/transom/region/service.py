@@ -9,10 +9,6 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 
-from transom.logs.protocol import KeptLog
-from transom.logs.server import log_server
-from transom.logs.sqlite import SqliteLog
-from transom.model.errors import Advice, TransomError
 from transom.model.resources import to_json
 from transom.model.roads import DESIRED, DESIRED_TABLE
 from transom.region.agent import Agent
@@ -22,10 +18,10 @@ from transom.region.driver import Driver
 from transom.region.drivers.null import NullDriver
 from transom.region.drivers.process import ProcessDriver
 from transom.region.heartbeat import Heartbeat
-from transom.region.log_file import FileIdentity, identity_of, until_replaced
+from transom.region.own_log import own_log
 from transom.region.planning import Place, Planner
 from transom.region.reports import Reports
-from transom.region.topics import GATEWAY_RIGHTS, LINK_RIGHTS, TOPICS
+from transom.region.topics import TOPICS
 from transom.runtime.clock import Clock
 from transom.runtime.http import AsgiApp, Receive, Scope, Send, check_free, serve, server_tls
 from transom.runtime.processes import folder_held
@@ -35,15 +31,6 @@ from transom.runtime.telemetry import exposition
 from transom.tables.keeper import keep
 from transom.tables.sqlite import SqliteTable
 from transom.tables.sweeps import answer_sweeps
-
-_LINK_KEY = "link"
-_GATEWAY_KEY = "gateway"
-
-
-class LogLostError(TransomError):
-    """The file of the region's log is not the one that was opened: what is written now, nobody will read."""
-
-    advice = Advice.CRASH
 
 
 @contextlib.asynccontextmanager
@@ -65,10 +52,7 @@ async def running_region(
     check_free(config.host, config.port)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(folder_held(config.data, what))
-        log_file = config.data / "log.db"
-        log = await SqliteLog.open(log_file, clock)
-        stack.push_async_callback(log.close)
-        opened = identity_of(log_file)
+        log, chores, served = await stack.enter_async_context(own_log(config, clock, randomness))
         await log.create(TOPICS)
         table = await SqliteTable.open(config.data / "desired.db")
         stack.push_async_callback(table.close)
@@ -92,12 +76,8 @@ async def running_region(
         for agent in agents:
             group.start(f"agent {agent.place.zone}", agent.run)
         group.start("heartbeat", heartbeat.run)
-        group.start("log cleaning", lambda: _clean(log, config.clean_seconds, clock, randomness))
-        group.start("log file", lambda: _watch(log_file, opened, clock))
-        keys = {_LINK_KEY: config.link_key_hash}
-        if config.gateway_key_hash is not None:
-            keys[_GATEWAY_KEY] = config.gateway_key_hash
-        served = log_server(log, keys, {_LINK_KEY: LINK_RIGHTS, _GATEWAY_KEY: GATEWAY_RIGHTS})
+        for name, chore in chores.items():
+            group.start(name, chore)
         app = _with_health(served, config, group)
         async with asyncio.TaskGroup() as server:
             # Not a supervised worker: a region that cannot be reached must say so and end.
@@ -122,20 +102,6 @@ async def open_driver(
 def workloads(data: Path) -> Path:
     """Where a region's processes have their folders; see `drivers.process.stop_everything`."""
     return data / "workloads"
-
-
-async def _watch(log_file: Path, opened: FileIdentity | None, clock: Clock) -> None:
-    await until_replaced(log_file, opened, clock)
-    raise LogLostError(
-        f"log {log_file} was removed or replaced while the region ran; if that was a mistake, put it back. "
-        "Then start the region again: it reads what is there, or makes a new log that the hub fills"
-    )
-
-
-async def _clean(log: KeptLog, every_seconds: float, clock: Clock, randomness: Randomness) -> None:
-    while True:
-        await clock.sleep(randomness.jitter(every_seconds))
-        await log.clean(clock)
 
 
 def _with_health(inner: AsgiApp, config: RegionConfig, group: Workers) -> AsgiApp:

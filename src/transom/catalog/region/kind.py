@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 from transom.model.kinds import Column, Kind, Spec
 from transom.model.names import LABEL_RULE, is_label
 
+_PLAIN_AND_TLS = ("http", "https", "kafka", "kafka+tls")
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 
@@ -30,7 +31,7 @@ class RegionSpec(Spec):
 
     environment: str = "production"
     zones: list[Zone] = Field(min_length=1, default_factory=lambda: [Zone(name="a")])
-    log: str = Field(description="http(s)://host:port of the region's log server")
+    log: str = Field(description="https://HOST:PORT of the log's server, or kafka+tls://USER@HOST:PORT")
 
     @field_validator("environment")
     @classmethod
@@ -49,11 +50,19 @@ class RegionSpec(Spec):
     @field_validator("log")
     @classmethod
     def _address(cls, address: str) -> str:
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("expected http://HOST:PORT or https://HOST:PORT")
-        if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
-            raise ValueError("http is for this machine only; use https to reach another")
+        scheme, _, rest = address.partition("://")
+        if scheme not in _PLAIN_AND_TLS:
+            raise ValueError("expected https://HOST:PORT or kafka+tls://USER@HOST:PORT")
+        user, _, places = urlsplit(f"//{rest}").netloc.rpartition("@")
+        if ":" in user:
+            raise ValueError("holds a password; it belongs into the hub's folder of link keys")
+        for place in places.split(",") if scheme.startswith("kafka") else [places]:
+            host = urlsplit(f"//{place}").hostname
+            if not host:
+                raise ValueError(f"{place!r} is no HOST:PORT")
+            if scheme in ("http", "kafka") and host not in LOOPBACK_HOSTS:
+                safe = {"http": "https", "kafka": "kafka+tls"}[scheme]
+                raise ValueError(f"{scheme} is for this machine only; use {safe} to reach another")
         return address
 
 

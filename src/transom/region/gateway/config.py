@@ -3,32 +3,27 @@
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from transom.logs.opening import LogPlace, check_place, is_address
+from transom.model.errors import InvalidError
 from transom.model.names import LABEL_RULE, is_label
 from transom.region.gateway.limits import THIS_MACHINE
 from transom.runtime.config import Config
 
-_URL_SCHEMES = {"http", "https"}
 
-
-def _path_unless_url(value: object) -> object:
+def _path_unless_address(value: object) -> object:
     """What is no address is a file's name, so that it begins beside the configuration like every other."""
-    if isinstance(value, str) and urlsplit(value).scheme not in _URL_SCHEMES:
-        return Path(value)
-    return value
-
-
-LogPlace = Annotated[Path | str, BeforeValidator(_path_unless_url)]
+    return Path(value) if isinstance(value, str) and not is_address(value) else value
 
 
 class GatewayConfig(Config):
     """`region` is whose gateway it is, `name` tells it from the region's others; `data` is its own folder.
 
-    `log` is the file of the region's log, or the address of its server, with the key in `log_key_file` and
-    `log_trust` (PEM) for whom to trust there (by default whom the system trusts).
+    `log` is the file of the region's log, the address of its server, with the key in `log_key_file`, or the
+    Kafka cluster (`kafka+tls://USER@HOST:PORT`), with the password there; `log_trust` (PEM) is for whom to
+    trust there (by default whom the system trusts).
 
     `trusted_signers` are the public keys of the hub (`transom contexts signer FILE` prints one), two while
     one replaces the other: what none of them has signed for this region is refused. `context_modules` list
@@ -51,7 +46,7 @@ class GatewayConfig(Config):
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    log: LogPlace
+    log: Annotated[Path | str, BeforeValidator(_path_unless_address)]
     log_key_file: Path | None = None
     log_trust: Path | None = None
     trusted_signers: list[str] = Field(min_length=1)
@@ -85,8 +80,12 @@ class GatewayConfig(Config):
     def _belonging_together(self) -> "GatewayConfig":
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key belong together: give both or none")
-        if isinstance(self.log, str) != (self.log_key_file is not None):
-            raise ValueError(
-                "log_key_file belongs to a log that is an address (https://HOST:PORT), and only there"
-            )
+        if isinstance(self.log, Path):
+            if self.log_key_file is not None:
+                raise ValueError("log_key_file belongs to a log that is an address, and only there")
+            return self
+        try:
+            check_place(LogPlace(self.log, self.log_key_file, self.log_trust))
+        except InvalidError as error:
+            raise ValueError(str(error)) from None
         return self

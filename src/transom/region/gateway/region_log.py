@@ -1,30 +1,30 @@
-"""A gateway's way to its region's log: the file itself, or the server before it.
+"""A gateway's way to its region's log: the file itself, the server before it, or Kafka.
 
 A gateway never makes the log: a file that is missing is the region's to make, and until then there is none.
 """
 
 import asyncio
-import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from transom.logs.opening import LogPlace, open_log
 from transom.logs.protocol import Log
-from transom.logs.remote import RemoteLog
 from transom.logs.sqlite import SqliteLog
-from transom.model.errors import InvalidError, Problem, UnreachableError
+from transom.model.errors import UnreachableError
 from transom.region.gateway.config import GatewayConfig
 from transom.region.log_file import FileIdentity, identity_of, until_replaced
 from transom.runtime.clock import Clock
-from transom.runtime.secret_files import read_secret
+from transom.runtime.randomness import Randomness
 
 
 class RegionLog:
     """Opens the log that a gateway's configuration names, each time it is asked to."""
 
-    def __init__(self, config: GatewayConfig, clock: Clock) -> None:
+    def __init__(self, config: GatewayConfig, clock: Clock, randomness: Randomness) -> None:
         self._config = config
         self._clock = clock
+        self._randomness = randomness
         self._opened: FileIdentity | None = None
 
     async def check(self) -> None:
@@ -33,7 +33,7 @@ class RegionLog:
         """
         place = self._config.log
         if not isinstance(place, Path):
-            await (await self._server(place)).close()
+            await (await self._address(place)).close()
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[Log]:
@@ -41,7 +41,7 @@ class RegionLog:
         its key or its certificate cannot be read.
         """
         place = self._config.log
-        log = await self._file(place) if isinstance(place, Path) else await self._server(place)
+        log = await self._file(place) if isinstance(place, Path) else await self._address(place)
         try:
             yield log
         finally:
@@ -49,7 +49,8 @@ class RegionLog:
 
     async def until_replaced(self) -> None:
         """Wait until the file is another than the one that was opened, which goes on being read without
-        anybody writing to it; `UnreachableError` then. A server speaks for itself: this waits for ever.
+        anybody writing to it; `UnreachableError` then. Whoever has an address speaks for itself: then this
+        waits for ever.
         """
         place = self._config.log
         if not isinstance(place, Path):
@@ -64,16 +65,6 @@ class RegionLog:
             raise UnreachableError(f"there is no log at {path}; the region's own process makes it")
         return await SqliteLog.open(path, self._clock)
 
-    async def _server(self, url: str) -> Log:
-        key_file, trust = self._config.log_key_file, self._config.log_trust
-        if key_file is None:
-            raise InvalidError(f"log {url}", [Problem("log_key_file", "is missing")])
-        key = await asyncio.to_thread(read_secret, key_file)
-        tls = None
-        if trust is not None:
-            try:
-                tls = await asyncio.to_thread(ssl.create_default_context, cafile=str(trust))
-            except OSError as error:
-                wrong = Problem("log_trust", f"cannot be read as certificates: {error}")
-                raise InvalidError(f"log {url}", [wrong]) from None
-        return RemoteLog(url, key, tls=tls)
+    async def _address(self, url: str) -> Log:
+        place = LogPlace(url, self._config.log_key_file, self._config.log_trust)
+        return await open_log(place, self._clock, self._randomness)

@@ -133,7 +133,7 @@ async def running_gateway(
     check_free(config.host, config.port)
     if config.metrics_port is not None:
         check_free(config.metrics_host, config.metrics_port)
-    reaching = RegionLog(config, clock)
+    reaching = RegionLog(config, clock, randomness)
     await reaching.check()
     door = Door(Seals(config.region, Trust(config.trusted_signers)), kinds)
     async with contextlib.AsyncExitStack() as stack:

@@ -1,0 +1,95 @@
+"""Opening a log by its address: the server before another region's log, or a Kafka cluster.
+
+    https://region.example:8481                    an embedded log's server; http:// on this machine only
+    kafka+tls://eu@k1.example:9093,k2.example:9093  see `kafka_address`
+
+Next on the data's way: whoever reads and appends.
+"""
+
+import asyncio
+import ssl
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from transom.logs.kafka_address import is_kafka, parse_address
+from transom.logs.protocol import Log
+from transom.logs.remote import RemoteLog
+from transom.model.errors import InvalidError, Problem
+from transom.runtime.clock import Clock
+from transom.runtime.randomness import Randomness
+from transom.runtime.secret_files import read_secret
+
+_SERVER_SCHEMES = ("http", "https")
+
+
+class LogPlace(NamedTuple):
+    """Where a log is and how one is let in: `key_file` holds the key or the password, `trust` (PEM) are those
+    whom to believe, by default whom the system believes.
+    """
+
+    url: str
+    key_file: Path | None = None
+    trust: Path | None = None
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether nobody gets in without a key."""
+        return not is_kafka(self.url) or bool(parse_address(self.url).user)
+
+
+def is_address(text: str) -> bool:
+    """Whether `text` is where a log is, and not the name of a file."""
+    return is_kafka(text) or text.partition("://")[0] in _SERVER_SCHEMES
+
+
+def check_place(place: LogPlace) -> None:
+    """Raises `InvalidError` for an address that is none, and a key file that is missing or of no use."""
+    if not is_kafka(place.url) and (
+        urlsplit(place.url).scheme not in _SERVER_SCHEMES or not urlsplit(place.url).hostname
+    ):
+        wrong = "expected https://HOST:PORT of a log's server, or kafka+tls://USER@HOST:PORT"
+        raise InvalidError(f"log {place.url!r}", [Problem("", wrong)])
+    if place.needs_key != (place.key_file is not None):
+        wrong = "is missing" if place.needs_key else "is of no use: the address names no user"
+        raise InvalidError(f"log {place.url!r}", [Problem("log_key_file", wrong)])
+
+
+def check_own_place(place: LogPlace) -> None:
+    """As `check_place`, for the log that is one's own: it is a file, which needs no address, or Kafka.
+
+    Raises `ValueError`, which is what configuration wants.
+    """
+    if not is_kafka(place.url):
+        raise ValueError(f"log {place.url!r}: expected kafka+tls://USER@HOST:PORT, or no log for a file")
+    try:
+        check_place(place)
+    except InvalidError as error:
+        raise ValueError(str(error)) from None
+
+
+async def open_log(place: LogPlace, clock: Clock, randomness: Randomness) -> Log:
+    """The log at `place`; asks nobody yet. Raises `InvalidError` for what no trying again mends: an address
+    that is none, a key file that is missing or open to others, certificates that cannot be read.
+    """
+    check_place(place)
+    key = await asyncio.to_thread(read_secret, place.key_file) if place.key_file else ""
+    tls = await asyncio.to_thread(_trusting, place)
+    if not is_kafka(place.url):
+        return RemoteLog(place.url, key, tls=tls)
+    try:
+        from transom.logs.kafka import KafkaLog  # noqa: PLC0415  # an extra
+    except ImportError as error:
+        wrong = f"Kafka needs a client ({error}); pip install 'transom[kafka]'"
+        raise InvalidError(f"log {place.url!r}", [Problem("", wrong)]) from None
+    return KafkaLog(place.url, clock, randomness, password=key, tls=tls)
+
+
+def _trusting(place: LogPlace) -> ssl.SSLContext | None:
+    if place.trust is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=str(place.trust))
+    except OSError as error:
+        wrong = Problem("log_trust", f"cannot be read as certificates: {error}")
+        raise InvalidError(f"log {place.url!r}", [wrong]) from None
