@@ -104,7 +104,7 @@ def starter(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, None])
+@pytest.mark.parametrize("end", [signal.SIGKILL, None])
 def test_nothing_outlives_its_starter(starter: subprocess.Popen[str], end: signal.Signals | None) -> None:
     assert starter.stdout is not None
     assert starter.stdin is not None
