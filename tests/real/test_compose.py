@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from kafka_parts import append, new_topic, read
+from client_parts import append, new_topic, read
 
 from engines.kafka import Brokers
 from engines.process import free_port

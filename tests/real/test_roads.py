@@ -5,7 +5,7 @@ import asyncio
 import psycopg
 import pytest
 from aiokafka.errors import KafkaConnectionError
-from kafka_parts import append, new_topic, read
+from client_parts import append, new_topic, read
 
 from engines.kafka import Brokers
 from engines.postgres import Postgres
@@ -15,7 +15,9 @@ from engines.proxy import METADATA, POSTGRES, PRODUCE, Proxy, before, kafka_requ
 async def test_clients_of_the_proxy_go_through_it_for_good(brokers3: Brokers) -> None:
     async with before(brokers3) as proxies:
         await new_topic(proxies[0].address, "through", copies=3)
+        cuts = [proxy.cut_at(kafka_request(PRODUCE)) for proxy in proxies]
         await append(proxies[0].address, "through", b"1")
+        assert [cut.is_set() for cut in cuts].count(True) == 1  # the leader's, whichever that is
         assert await read(brokers3.bootstrap, "through") == [b"1"]
         for proxy in proxies:
             await proxy.refuse()
@@ -43,10 +45,13 @@ async def test_a_stalled_road_goes_on_where_it_was(brokers: Brokers) -> None:
         appending = asyncio.create_task(append(proxy.address, "stalled", b"1"))
         while proxy.accepted == asked:
             await asyncio.sleep(0.01)
+        # Meanwhile others, on another road, do the same many times.
+        for _ in range(5):
+            await append(brokers.bootstrap, "stalled", b"0")
         assert not appending.done()
         proxy.flow()
         await appending
-    assert await read(brokers.bootstrap, "stalled") == [b"1"]
+    assert await read(brokers.bootstrap, "stalled") == [b"0"] * 5 + [b"1"]
 
 
 async def test_what_is_delayed_keeps_its_order(brokers: Brokers) -> None:
