@@ -138,8 +138,9 @@ async def test_looking_costs_one_small_query(database: str) -> None:
         asked: list[str] = []
         event.listen(watch._engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
         async with asyncio.timeout(60):
-            while len(asked) < 3:
+            while len(asked) < 4:
                 await asyncio.sleep(0.01)
-        assert {" ".join(query.split()) for query in asked} == {
+        # Of the writes above it may still be telling.
+        assert {" ".join(query.split()) for query in asked} - {"NOTIFY transom"} == {
             "SELECT counter.epoch, counter.revision FROM counter"
         }
