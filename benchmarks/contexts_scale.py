@@ -79,7 +79,7 @@ class Rows:
         """See `Source.revision`."""
         return self._newest
 
-    async def begin_epoch(self) -> None:
+    async def begin_epoch(self, above: int) -> None:
         """See `Source.begin_epoch`."""
 
     async def changes(self, after: int, most: int, *, every_lane: bool = False) -> Changes:

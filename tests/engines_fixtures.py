@@ -13,9 +13,11 @@ import pytest
 
 from engines.jars import OLDEST, required
 from engines.kafka import Brokers
+from engines.kafka_secure import Secure
 from engines.postgres import Postgres
 from engines.process import EngineError, MissingEngineError
 
+USERS = {"hub": "hub-password", "link": "link-password"}
 NOT_TESTED = "NOT TESTED: "
 Engine = TypeVar("Engine", Brokers, Postgres)
 
@@ -55,6 +57,12 @@ def shared_broker39() -> Iterator[Brokers]:
 
 
 @pytest.fixture(scope="session")
+def shared_secure_brokers() -> Iterator[Brokers]:
+    with started(Brokers(secure=Secure(USERS, administrators=["hub"]))) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def shared_postgres() -> Iterator[Postgres]:
     with started(Postgres()) as running:
         yield running
@@ -79,6 +87,13 @@ def broker39(shared_broker39: Brokers) -> Iterator[Brokers]:
     """One broker of the oldest Kafka that is supported."""
     yield shared_broker39
     shared_broker39.mend()
+
+
+@pytest.fixture
+def secure_brokers(shared_secure_brokers: Brokers) -> Iterator[Brokers]:
+    """One broker with passwords and TLS (`.secure`): the user `hub` may do everything, `link` nothing yet."""
+    yield shared_secure_brokers
+    shared_secure_brokers.mend()
 
 
 @pytest.fixture

@@ -10,16 +10,16 @@ from typing import Any
 
 from transom.region.gateway.access_log import AccessLog
 from transom.region.gateway.connection import Connection
-from transom.region.gateway.decision import Endpoint, Identity
+from transom.region.gateway.decision import Endpoint
 from transom.region.gateway.fakes import FakeDecider, FakeEndpoints
-from transom.region.gateway.limits import GatewayLimits
+from transom.region.gateway.grants import Rights, grant_of
+from transom.region.gateway.limits import GatewayLimits, Rate
 from transom.region.gateway.server import GatewayServer
 from transom.runtime.clock import ManualClock
 from transom.runtime.randomness import Randomness
 
-ACME = Identity("acme", "ci", ("read", "write"), "vc1")
-OTHER = Identity("other", "ops", ())
-SLOW = Identity("acme", "slow", (), "", 1.0)
+ACME = grant_of(Rights("acme", ("read", "write"), "vc1"), "ci")
+OTHER = grant_of(Rights("other", ()), "ops")
 KEY, OTHER_KEY, SLOW_KEY = b"tsm_acme", b"tsm_other", b"tsm_slow"
 
 App = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -146,7 +146,8 @@ async def gateway(
     *, access_log: AccessLog | None = None, clock: ManualClock | None = None, tls: Any = None, **limits: Any
 ) -> AsyncGenerator[World]:
     clock = clock or ManualClock()
-    decider = FakeDecider({KEY: ACME, OTHER_KEY: OTHER, SLOW_KEY: SLOW}, {})
+    slow = grant_of(Rights("acme", (), key_rate=Rate(1.0)), "slow")  # with a bucket of its own
+    decider = FakeDecider({KEY: ACME, OTHER_KEY: OTHER, SLOW_KEY: slow}, {})
     endpoints = FakeEndpoints()
     server = GatewayServer(
         decider,

@@ -21,6 +21,7 @@ from transom.logs.protocol import TopicPartition
 from transom.model.errors import InvalidError, NewerDataError, StorageFullError, VersionClashError
 from transom.model.records import Record
 from transom.model.version import Version
+from transom.tables import sqlite as sqlite_table
 from transom.tables.digests import BUCKETS, bucket_of, differing, digest_of
 from transom.tables.memory import MemoryTable
 from transom.tables.protocol import Table
@@ -149,6 +150,18 @@ async def test_latest_is_the_highest_version_of_all(table: Table) -> None:
     assert await table.latest() == record("c", 1, epoch=2)
 
 
+async def test_latest_goes_on_once_it_was_asked_for(table: Table) -> None:
+    await table.apply([record("a", 9)], {})
+    assert await table.latest() == record("a", 9)
+    await table.apply([record("a", 9)], {AT: 1})
+    await table.apply([], {AT: 2})
+    assert await table.latest() == record("a", 9)
+    await table.apply([record("b", 4), record("~canary/fast", 99)], {})
+    assert await table.latest() == record("a", 9)
+    await table.apply([record("b", 30, deleted=True), record("c", 12)], {})
+    assert await table.latest() == record("b", 30, deleted=True)
+
+
 async def test_changed_rises_with_rows_and_with_positions(table: Table) -> None:
     seen = table.changed.value
     await table.apply([record("a", 1)], {AT: 1})
@@ -186,6 +199,7 @@ async def test_in_buckets_gives_the_live_rows_there(table: Table) -> None:
     live = [row for row in rows if bucket_of(row.key) in wanted and row.key != "k3"]
     assert sorted(row.key for row in await table.in_buckets(wanted)) == sorted(row.key for row in live)
     assert await table.in_buckets([]) == []
+    assert len(await table.in_buckets(range(BUCKETS))) == len(rows) - 1
 
 
 async def test_marks_are_kept_and_found_but_are_no_rows(table: Table) -> None:
@@ -316,6 +330,39 @@ async def test_neither_an_apply_nor_a_get_waits_for_a_sweep(tmp_path: Path) -> N
     await table.close()
 
 
+async def test_keys_that_share_a_place_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_table, "place_of", lambda key: 7)
+    table = await SqliteTable.open(tmp_path / "table.db")
+    await table.apply([record("a", 5), record("b", 1)], {AT: 2})
+    assert list(await table.apply([record("a", 4), record("b", 2), record("c", 1)], {AT: 5})) == [
+        record("b", 2),
+        record("c", 1),
+    ]
+    assert await table.scan() == [record("a", 5), record("b", 2), record("c", 1)]
+    assert [await table.get(key) for key in ("a", "b", "d")] == [record("a", 5), record("b", 2), None]
+    await table.close()
+
+
+async def test_nothing_that_is_asked_often_looks_at_every_row(tmp_path: Path) -> None:
+    table = await SqliteTable.open(tmp_path / "table.db")
+
+    def plans(db: sqlite3.Connection) -> list[str]:
+        asked = {
+            sqlite_table._FIND: (1, "a"),
+            sqlite_table._HELD: ("[1]",),
+            sqlite_table._BUCKET: (1, 2),
+        }
+        steps = [db.execute(f"EXPLAIN QUERY PLAN {query}", given) for query, given in asked.items()]
+        return [str(row[3]) for step in steps for row in step]
+
+    told = await table._many.run(plans)
+    assert sum("SEARCH rows USING INDEX rows_by_place" in step for step in told) == 3
+    assert not any(step.startswith("SCAN rows") for step in told)
+    await table.close()
+
+
 async def test_who_reads_cannot_write(tmp_path: Path) -> None:
     table = await SqliteTable.open(tmp_path / "table.db")
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
@@ -396,6 +443,19 @@ async def test_a_newer_schema_is_refused_and_left_untouched(tmp_path: Path) -> N
         await SqliteTable.open(path)
     assert path.read_bytes() == before
     assert names(tmp_path) == [path.name]
+
+
+async def test_a_table_of_before_the_first_release_is_refused_and_left_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "table.db"
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute("PRAGMA user_version = 1")
+        db.execute("CREATE TABLE rows (key TEXT PRIMARY KEY)")
+        db.commit()
+    before = path.read_bytes()
+    with pytest.raises(InvalidError, match=r"layout 1 .*move it away"):
+        await SqliteTable.open(path)
+    assert path.read_bytes() == before
 
 
 def _other_database(path: Path) -> None:

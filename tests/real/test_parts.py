@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from client_parts import append, new_topic, read
 
+from disk_parts import disk_of, grow
 from engines import jars
 from engines.kafka import Brokers
 from engines.postgres import Postgres
@@ -23,57 +23,50 @@ from engines.process import EngineError, GuardedProcess, MissingEngineError, fre
 ROOT = Path(__file__).parents[2]
 
 
-async def new_topic(brokers: Brokers, name: str, copies: int = 1) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=brokers.bootstrap)
-    await admin.start()
-    try:
-        await admin.create_topics([NewTopic(name, 1, copies)])
-    finally:
-        await admin.close()
-
-
-async def append(brokers: Brokers, topic: str, value: bytes) -> None:
-    async with AIOKafkaProducer(bootstrap_servers=brokers.bootstrap, acks="all") as producer:
-        await producer.send_and_wait(topic, value, partition=0)
-
-
-async def read(brokers: Brokers, topic: str, count: int) -> list[bytes | None]:
-    consumer = AIOKafkaConsumer(bootstrap_servers=brokers.bootstrap, auto_offset_reset="earliest")
-    async with consumer:
-        partition = TopicPartition(topic, 0)
-        consumer.assign([partition])
-        await consumer.seek_to_beginning(partition)
-        return [(await consumer.getone()).value for _ in range(count)]
-
-
 @pytest.mark.parametrize("cluster", ["brokers", "broker39"])
 async def test_a_killed_broker_keeps_its_data(cluster: str, request: pytest.FixtureRequest) -> None:
     brokers: Brokers = request.getfixturevalue(cluster)
     topic = f"kept-{cluster}"
-    await new_topic(brokers, topic)
-    await append(brokers, topic, b"before")
+    await new_topic(brokers.bootstrap, topic)
+    await append(brokers.bootstrap, topic, b"before")
     brokers.kill(0)
     brokers.start(0)
-    await append(brokers, topic, b"after")
-    assert await read(brokers, topic, 2) == [b"before", b"after"]
+    await append(brokers.bootstrap, topic, b"after")
+    assert await read(brokers.bootstrap, topic) == [b"before", b"after"]
 
 
 async def test_what_three_brokers_hold_is_there_without_one(brokers3: Brokers) -> None:
-    await new_topic(brokers3, "copied", copies=3)
-    await append(brokers3, "copied", b"before")
+    await new_topic(brokers3.bootstrap, "copied", copies=3)
+    await append(brokers3.bootstrap, "copied", b"before")
     brokers3.kill(2)
-    await append(brokers3, "copied", b"meanwhile")
-    assert await read(brokers3, "copied", 2) == [b"before", b"meanwhile"]
+    await append(brokers3.bootstrap, "copied", b"meanwhile")
+    assert await read(brokers3.bootstrap, "copied") == [b"before", b"meanwhile"]
 
 
 async def test_a_frozen_broker_answers_nobody_and_goes_on_when_thawed(brokers: Brokers) -> None:
-    await new_topic(brokers, "frozen")
+    await new_topic(brokers.bootstrap, "frozen")
     brokers.freeze()
-    appending = asyncio.create_task(append(brokers, "frozen", b"1"))
+    appending = asyncio.create_task(append(brokers.bootstrap, "frozen", b"1"))
     status = psutil.Process(brokers.processes[0].pid).status()
     assert status == psutil.STATUS_STOPPED
     brokers.thaw()
     await appending
+
+
+async def test_a_broker_whose_disk_is_full_goes_on_when_there_is_room(
+    shared_brokers: Brokers, tmp_path: Path
+) -> None:
+    with disk_of(16, tmp_path / "disk") as disk, Brokers(folder=disk) as brokers:
+        await new_topic(brokers.bootstrap, "full")
+        values = [bytes([number]) * 900_000 for number in range(20)]
+        gone = asyncio.create_task(asyncio.to_thread(brokers.processes[0].wait))
+        appending = asyncio.create_task(append(brokers.bootstrap, "full", *values))
+        await gone
+        assert not appending.done()
+        grow(disk, 64)
+        brokers.start(0)
+        await appending
+        assert await read(brokers.bootstrap, "full") == values
 
 
 def test_a_killed_server_keeps_its_data(postgres: Postgres, database: str) -> None:
@@ -178,6 +171,19 @@ def test_without_java_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingEngineError, match="Java is missing; on Debian: apt install"), Brokers():
         pass
+
+
+@pytest.mark.parametrize("required", ["", "1"])
+def test_make_kafka_goes_on_without_java_unless_engines_are_required(
+    required: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(jars, "JARS", jars.HERE / "none")
+    monkeypatch.setenv("TRANSOM_REQUIRE_ENGINES", required)
+    assert jars.main() == (1 if required else 0)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("NO REAL KAFKA HERE: Java is missing; on Debian: apt install")
 
 
 def test_without_jars_it_says_what_to_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

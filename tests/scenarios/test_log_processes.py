@@ -256,7 +256,7 @@ async def test_a_frozen_client_holds_nothing_that_others_need(path: Path):
     app = log_server(
         served := await SqliteLog.open(path, SystemClock()),
         {"test": hash_secret(KEY)},
-        {"test": Rights(frozenset("*"), frozenset("*"))},
+        {"test": Rights(frozenset("*"), frozenset("*"), links=True)},
     )
     await served.create(TOPICS)
     for _ in range(2):

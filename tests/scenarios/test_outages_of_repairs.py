@@ -16,6 +16,7 @@ from transom.model.contexts import ContextKind, ContextKinds
 from transom.model.errors import InvalidError, Problem
 from transom.region.contexts.door import Door
 from transom.region.gateway.decider import KeyDecider
+from transom.region.gateway.grants import Grant
 from transom.runtime.signing import Trust, new_signer
 from transom.tables.memory import MemoryTable
 from transom.tables.seals import Seals
@@ -27,7 +28,7 @@ ALL_200, ALL_401, ALL_503 = (dict.fromkeys(REGIONS, status) for status in (200, 
 KEYS = [a_key() for _ in range(6)]
 SERVED = [api_key(f"k{number}", key) for number, key in enumerate(KEYS)]
 LATER_SECONDS = 300.0
-GOOD, BAD = 10.0, 13.0
+GOOD, BAD = 10.0, 16.0
 
 
 class FailsLater(KeyDecider):
@@ -39,11 +40,16 @@ class FailsLater(KeyDecider):
 
     def decide_now(self, key, app, method):
         decision = super().decide_now(key, app, method)
-        if decision is not None and decision.identity and decision.identity.tenant_limit == BAD:
+        if isinstance(decision, Grant) and _tenant_limit(decision) == BAD:
             now = self._clock.monotonic()
             if now - self.met.setdefault(key, now) >= LATER_SECONDS:
                 raise RuntimeError("the clean-up of what it set up for this value")
         return decision
+
+
+def _tenant_limit(grant: Grant) -> float:
+    rate = grant.rights.tenant_rate
+    return 1 / rate[0].token_seconds if rate else 0.0
 
 
 async def served(hub, seconds: float) -> None:

@@ -45,8 +45,8 @@ class MemorySource:
     async def revision(self) -> int:
         return self.changed.value
 
-    async def begin_epoch(self) -> None:
-        self.epoch += 1
+    async def begin_epoch(self, above: int) -> None:
+        self.epoch = max(self.epoch, above) + 1
 
     async def changes(self, after: int, most: int, *, every_lane: bool = False) -> Changes:
         newer = [row for row in self.held.values() if row.version.counter > after]

@@ -188,6 +188,34 @@ async def test_wait_for_deletion_and_for_what_is_not_there(hub):
     assert [each.code for each in ran] == [2, 2, 2]
 
 
+async def test_whoever_waits_for_a_hub_that_stands_still_is_told(tmp_path):
+    told = asyncio.Event()
+
+    async def still(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        await told.wait()
+        body = b'{"items": []}'
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(still, "127.0.0.1", 0) as server:
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        (tmp_path / "key").write_text("a-key\n")
+        (tmp_path / "key").chmod(0o600)
+        asking = await asyncio.create_subprocess_exec(
+            TRANSOM, "regions", "--hub", address, "--key-file", "key",
+            cwd=tmp_path, env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        async with asyncio.timeout(20):
+            line = await asking.stderr.readline()
+            assert line.decode() == f"waiting for the hub at {address}; Ctrl-C gives up\n"
+            told.set()
+            out, err = await asking.communicate()
+        assert (asking.returncode, out.startswith(b"REGION"), err) == (0, True, b"")
+
+
 async def test_describe_layers_regions_and_version(hub):
     await hub.ask("POST", DEPLOYMENTS + "?why=because", manifest())
     held = await hub.store.get(deployment("shop").key)

@@ -13,8 +13,10 @@ from hub_contexts_parts import (
     works,
 )
 from transom.hub.contexts.guards import Limits
+from transom.hub.contexts.moves import left
 from transom.hub.contexts.row import BULK, FAST
 from transom.hub.contexts.rows import ContextRows
+from transom.model.contexts import DELETED
 from transom.model.names import Key
 from transom.model.resources import Metadata, Resource
 from transom.model.roads import GatewayBeat
@@ -60,6 +62,21 @@ async def test_what_changes_no_context_writes_no_row_but_is_known(hub):
     await hub.build()
     assert await hub.rows() == before
     assert hub.builder.known == hub.store.changed.value
+
+
+async def test_a_region_is_told_whether_a_context_left_it_or_was_deleted(hub):
+    await hub.put(gate("left", regions=["eu"]), gate("deleted", regions=["eu"]))
+    await hub.build()
+    await hub.put(gate("left", regions=["us"]))
+    await hub.remove(gate("deleted").key)
+    await hub.build()
+    rows = (await hub.rows()).values()
+    await hub.contexts.write([left(row) for row in rows if row.leaving], upto=0, unseen=())
+    source = ContextRows(hub.contexts, "eu", FAST, lambda: 0)
+    told = {record.key: record for record in (await source.changes(0, 100)).records}
+    assert all(record.deleted for record in told.values())
+    assert told["gate/acme/left"].value != DELETED
+    assert told["gate/acme/deleted"].value == DELETED
 
 
 async def test_a_tenant_s_change_reaches_all_its_subjects_and_nobody_else_s(tmp_path):
@@ -297,6 +314,57 @@ async def test_a_raised_schema_goes_in_bulk_however_few_it_changes(hub):
     await again.build()
     lanes = {key: row.lane for key, row in (await again.rows()).items()}
     assert lanes == {"gate/acme/g": BULK, "gate/acme/shut": FAST}
+
+
+async def test_single_changes_of_a_raised_schema_wait_for_its_soak_and_revocations_do_not(hub):
+    await hub.put(gate("g"))
+    await hub.build()
+    again = await hub.again(GateContextTwo())
+    approved = 0
+    again.builder.approved = lambda: approved
+    await again.put(gate("early"))
+    assert await again.builder.do_some()  # the rest is still being counted
+    assert (await again.rows())["gate/acme/early"].lane == BULK
+    await again.build()
+    await again.put(gate("single"), gate("shut", shut=True))
+    await again.build()
+    rows = await again.rows()
+    assert {key: row.lane for key, row in rows.items() if row.schema == 2} == {
+        "gate/acme/g": BULK,
+        "gate/acme/early": BULK,
+        "gate/acme/single": BULK,
+        "gate/acme/shut": FAST,
+    }
+    again = await again.again(GateContextTwo())  # a restart lets nothing out
+    again.builder.approved = lambda: approved
+    approved = rows["gate/acme/g"].revision - 1
+    await again.put(gate("single", value="w"))
+    await again.build()
+    assert (await again.rows())["gate/acme/single"].lane == BULK
+    await again.remove(gate("early").key)
+    await again.build()
+    assert (await again.rows())["gate/acme/early"].lane == FAST
+    approved = rows["gate/acme/g"].revision
+    await again.put(gate("single", value="x"))
+    await again.build()
+    assert (await again.rows())["gate/acme/single"].lane == FAST
+
+
+async def test_a_raised_schema_that_changes_no_row_soaks_with_the_first_that_it_makes(hub):
+    await hub.put(gate("shut", shut=True))
+    await hub.build()
+    again = await hub.again(GateContextTwo())
+    await again.build()
+    approved = again.contexts.changed[BULK].value
+    again.builder.approved = lambda: approved
+    await again.put(gate("first"))
+    await again.build()
+    first = (await again.rows())["gate/acme/first"]
+    assert first.lane == BULK
+    approved = first.revision
+    await again.put(gate("second"))
+    await again.build()
+    assert (await again.rows())["gate/acme/second"].lane == FAST
 
 
 async def test_a_schema_that_takes_rights_away_is_held(hub):

@@ -74,6 +74,36 @@ def test_what_is_wrong_is_refused_alone_and_said(entry: Entry) -> None:
     assert door.read(sealed(GOOD)) == GOOD
 
 
+TAKES = b',"~restricts":true}'
+UNREADABLE = {
+    "a later schema": b'{"state":"revoked"' + TAKES,
+    "no value of any kind": b"\xff\x00" + TAKES,
+    "too large": GOOD.value[:-1] + b" " * 20_000 + TAKES,
+}
+
+
+@pytest.mark.parametrize("value", UNREADABLE.values(), ids=UNREADABLE)
+def test_what_takes_rights_away_comes_in_whatever_else_it_says_and_is_said(value: bytes) -> None:
+    door = a_door()
+    record = value_of(GOOD, value)
+    assert door.read(sealed(record)) == record
+    assert list(door.refused) == [GOOD.key]
+    assert door.doubts(GOOD.key)
+    with pytest.raises(InvalidError):
+        door.read(entry_of(record))  # sealed by nobody
+    with pytest.raises(InvalidError):
+        door.read(sealed(Record(f"{OWN_MARKS}doubts", record.version, value)))
+    with pytest.raises(InvalidError):
+        door.read(sealed(value_of(GOOD, value[: -len(TAKES)] + b"}")))
+
+
+def test_what_took_rights_away_unread_is_not_undone_by_a_store_that_forgot_it() -> None:
+    door, held = a_door(), value_of(GOOD, UNREADABLE["a later schema"])
+    forgot = Record(GOOD.key, Version(2, 1, "hub"), GOOD.value)
+    assert door.undoes(forgot, held)
+    assert not door.undoes(Record(GOOD.key, Version(1, 9, "hub"), GOOD.value), held)
+
+
 def test_unknown_fields_and_unknown_kinds_come_in() -> None:
     door = a_door()
     newer = value_of(GOOD, GOOD.value[:-1] + b',"colour":"blue"}')

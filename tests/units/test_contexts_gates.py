@@ -33,6 +33,11 @@ def sight(newest=100, now=0.0, *, heard=None, **more):
     return Sight(newest=newest, now=now, **{**known, **more})
 
 
+def opened(upto):
+    """The gates when all up to there may go everywhere; gateways were heard in one region."""
+    return Gates(upto, None, ("eu",))
+
+
 def soaking(region="eu", **more):
     """A soak of 100 in the region, at time 0."""
     gates = looked(Gates(50), sight(heard={region: [beat(region, 50)]}, **more), RULES)
@@ -49,16 +54,16 @@ def test_others_wait_until_one_has_served_well_with_it():
     gates = looked(gates, sight(now=169.9), RULES)
     assert gates.upto("us") == 50
     gates = looked(gates, sight(now=170.0), RULES)
-    assert gates == Gates(100)
+    assert gates == opened(100)
     assert gates.upto("us") == gates.upto("eu") == 100
 
 
 def test_nothing_in_bulk_is_no_soak():
-    assert looked(Gates(100), sight(100), RULES) == Gates(100)
+    assert looked(Gates(100), sight(100), RULES) == opened(100)
 
 
 def test_with_one_region_there_is_nobody_to_spare():
-    assert looked(Gates(50), sight(regions=frozenset({"eu"})), RULES) == Gates(100)
+    assert looked(Gates(50), sight(regions=frozenset({"eu"})), RULES) == opened(100)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +86,7 @@ def test_trouble_begins_the_time_again(trouble):
     gates = looked(gates, sight(now=71.0, heard=well), RULES)
     gates = looked(gates, sight(now=130.9, heard=well), RULES)
     assert gates.upto("us") == 50
-    assert looked(gates, sight(now=131.0, heard=well), RULES) == Gates(100)
+    assert looked(gates, sight(now=131.0, heard=well), RULES) == opened(100)
 
 
 def test_a_gateway_that_fell_silent_is_waited_for():
@@ -103,13 +108,13 @@ def test_a_refused_record_closes_the_gate_until_somebody_allows_it():
         gates = looked(gates, sight(200, now, heard={"eu": [beat(bulk=200)]}), RULES)
     assert gates.upto("us") == 50
     assert looked(gates, sight(200, 1000.0, waiting=5, allowed=4, allowed_upto=200), RULES).upto("us") == 50
-    assert looked(gates, sight(200, 1000.0, waiting=5, allowed=5, allowed_upto=200), RULES) == Gates(200)
+    assert looked(gates, sight(200, 1000.0, waiting=5, allowed=5, allowed_upto=200), RULES) == opened(200)
 
 
 def test_what_was_refused_before_is_no_sign_of_this():
     old = {"eu": [beat(bulk=100, refused_count=7)]}
     gates = looked(Gates(50), sight(heard=old), RULES)
-    assert looked(gates, sight(now=60.0, heard=old), RULES) == Gates(100)
+    assert looked(gates, sight(now=60.0, heard=old), RULES) == opened(100)
 
 
 def test_what_is_still_being_written_soaks_as_one():
@@ -121,7 +126,7 @@ def test_what_is_still_being_written_soaks_as_one():
     gates = looked(gates, sight(180, 80.0), RULES)
     assert gates.soak.target == 150
     gates = looked(gates, sight(180, 90.0), RULES)
-    assert gates == Gates(150)
+    assert gates == opened(150)
     assert looked(gates, sight(180, 91.0), RULES).soak.target == 180
 
 
@@ -134,17 +139,36 @@ def test_the_region_is_the_one_asked_for_where_somebody_is_heard_and_nothing_fro
     assert looked(Gates(), sight(heard={"eu": heard["eu"]}), asked).soak.region == "eu"
 
 
-def test_with_nobody_to_be_heard_only_time_passes():
-    gates = looked(Gates(50), sight(heard={}), RULES)
-    assert "no gateway" in gates.soak.trouble
-    gates = looked(gates, sight(now=59.0, heard={}), RULES)
+def test_where_no_gateway_ever_was_only_time_passes():
+    nobody = {"heard": {}, "known": {}}
+    gates = looked(Gates(50), sight(**nobody), RULES)
+    assert "no gateway was ever heard" in gates.soak.trouble
+    gates = looked(gates, sight(now=59.0, **nobody), RULES)
     assert (gates.upto("eu"), gates.upto("us")) == (50, 50)
-    assert looked(gates, sight(now=60.0, heard={}), RULES) == Gates(100)
+    assert looked(gates, sight(now=60.0, **nobody), RULES) == Gates(100)
+
+
+def test_the_silence_of_gateways_there_were_opens_nothing():
+    gates = looked(Gates(100), sight(heard={"eu": [beat()]}), RULES)
+    nobody = {"heard": {}, "known": {}}  # all were silent for so long that they are forgotten
+    for now in (0.0, 60.0, 10_000.0):
+        gates = looked(gates, sight(200, now, **nobody), RULES)
+        gates = msgspec.json.decode(to_json(gates.kept()), type=Gates)  # a restart forgets nothing
+    gates = looked(gates, sight(200, 10_001.0, **nobody), RULES)
+    assert (gates.upto("us"), gates.soak.since) == (100, None)
+    assert "there were some in eu" in gates.soak.trouble
+    # Somebody may say that it is all right, or the region may be given up; or they come back.
+    assert looked(gates, sight(200, 1e5, allowed=5, allowed_upto=200, **nobody), RULES).approved == 200
+    given_up = {**nobody, "regions": frozenset({"ap", "us"})}
+    gone = looked(looked(gates, sight(200, 1e5, **given_up), RULES), sight(200, 1e5 + 60, **given_up), RULES)
+    assert gone == Gates(200)
+    back = looked(gates, sight(200, 1e5, heard={"eu": [beat(bulk=200)]}), RULES)
+    assert looked(back, sight(200, 1e5 + 60, heard={"eu": [beat(bulk=200)]}), RULES).approved == 200
 
 
 def test_as_soon_as_somebody_is_heard_the_soak_is_a_real_one():
-    gates = looked(Gates(50), sight(heard={}), RULES)
-    gates = looked(gates, sight(now=59.0, heard={"us": [beat("us", 50)]}), RULES)
+    gates = looked(Gates(50), sight(heard={}, known={}), RULES)
+    gates = looked(gates, sight(now=59.0, known={}, heard={"us": [beat("us", 50)]}), RULES)
     assert gates.soak.region == "us"
     assert looked(gates, sight(now=61.0, heard={"us": [beat("us", 50)]}), RULES).upto("eu") == 50
 
@@ -219,7 +243,7 @@ def test_a_gateway_that_was_forgotten_is_waited_for_no_more():
     gates = looked(Gates(50), sight(heard=two), RULES)
     for now in (1.0, 61.0):
         gates = looked(gates, sight(now=now, known={"eu": ["eu-1"]}), RULES)
-    assert gates == Gates(100)
+    assert gates == opened(100)
 
 
 def test_what_comes_after_what_was_allowed_soaks_as_ever():

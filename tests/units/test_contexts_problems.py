@@ -2,17 +2,21 @@
 
 import pytest
 
-from hub_contexts_parts import GateContext, catalog, gates, override, works
-from transom.hub.config import ContextsConfig
+from hub_contexts_parts import GateContext, catalog, gate, gates, override, works
+from transom.catalog.deployment.controller import DeploymentController
+from transom.hub.config import ContextsConfig, HubConfig
 from transom.hub.contexts.beats import Beats
+from transom.hub.contexts.roads import ContextRoads
 from transom.hub.contexts.row import BULK
 from transom.hub.contexts.service import Contexts, check_subjects
 from transom.hub.contexts.signer import hub_signer
+from transom.hub.service import running_hub
 from transom.hub.store import Store
+from transom.logs.memory import MemoryLog
 from transom.model.contexts import ContextKinds
 from transom.model.errors import InvalidError
 from transom.model.roads import GatewayBeat
-from transom.runtime.clock import ManualClock
+from transom.runtime.clock import ManualClock, SystemClock
 from transom.runtime.randomness import Randomness
 from transom.runtime.signing import new_signer
 
@@ -81,8 +85,31 @@ async def test_every_region_says_what_is_held(tmp_path):
         await hub.remove(*(each.key for each in gates(50)))
         await hub.build()
         contexts = await opened(hub)
-        line = contexts.region("eu").holds()
+        line = contexts.region("eu").holds("eu")
         assert line == "share.gate.acme (50 rows); see 'transom contexts holds'"
+        await contexts.close()
+
+
+@pytest.mark.parametrize("bulk_rows", [100, 10])  # by a look at what is new, or by a job
+async def test_a_region_that_a_hold_does_not_concern_is_not_bothered_with_it(tmp_path, bulk_rows):
+    async with works(tmp_path, regions=("eu", "sa", "us"), bulk_rows=bulk_rows) as hub:
+        many = [*gates(20, regions=["eu"]), gate("moving", regions=["sa"])]
+        await hub.put(*many, gate("old", key="k", regions=["us"]))
+        await hub.build()
+        hub.clock.advance(60)
+        await hub.remove(*(each.key for each in many))
+        await hub.build()
+        contexts = await opened(hub)
+
+        def told():
+            return [bool(contexts.region(name).holds(name)) for name in ("eu", "sa", "us")]
+
+        assert told() == [True, True, False]
+        await hub.put(gate("new", key="k", regions=["us"]))
+        while await contexts.builder.do_some():
+            pass
+        assert contexts.region("us").holds("us").startswith("duplicate.gate.acme (1 rows)")
+        assert "duplicate" not in contexts.region("eu").holds("eu")
         await contexts.close()
 
 
@@ -120,6 +147,41 @@ def test_a_kind_of_contexts_must_be_made_of_resources_there_are():
     check_subjects(catalog(), ContextKinds([GateContext()]))
     with pytest.raises(InvalidError, match="Gatte"):
         check_subjects(catalog(), ContextKinds([Strange()]))
+
+
+async def test_a_hub_does_not_start_with_a_kind_of_contexts_made_of_nothing(tmp_path):
+    class Strange(GateContext):
+        subject = "Gatte"
+
+    config = HubConfig(data=tmp_path, port=0, link_keys=tmp_path, signing_key=tmp_path / "signing.key")
+    kinds, clock = ContextKinds([Strange()]), SystemClock()
+    controllers = [DeploymentController()]
+    with pytest.raises(InvalidError, match="Gatte"):
+        async with running_hub(config, catalog(), kinds, controllers, clock, Randomness(7)):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_everything_that_is_wrong_on_the_roads_of_contexts_is_told_together(tmp_path):
+    async with works(tmp_path) as hub:
+        contexts = await opened(hub)
+        region = contexts.region("eu")
+        log = MemoryLog(hub.clock)
+        roads = ContextRoads(region, log, log, "gateways.production-eu", hub.clock, Randomness(7), 600.0)
+        assert roads.problems() == {}
+        region.freeze.set(True)
+        region.holds = lambda name: f"{name}: share.gate (12 rows)"
+        region.hear(beat("ill", ready=False), hub.clock.wall())
+        roads.bulk.state.sweep_problem = "nobody answers"
+        assert roads.problems() == {
+            "context sweep": "nobody answers",
+            "contexts": "frozen; 'transom contexts resume' ends it",
+            "contexts held": "eu: share.gate (12 rows)",
+            "gateway ill": "not ready",
+        }
+        roads.bulk.state.strangers = ["gate/acme/g"]
+        assert "gate/acme/g among them" in roads.problems()["context sweep"]
+        await contexts.close()
 
 
 async def test_a_soak_region_that_is_not_there_is_said_once(tmp_path, monkeypatch):

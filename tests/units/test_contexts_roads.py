@@ -242,7 +242,7 @@ async def test_bulk_goes_to_one_region_and_to_the_others_after_its_soak(tmp_path
         revision = await hub.put(gate("g0001", shut=True))
         await us.until_knows(revision)
         values = await us.values()
-        assert values.pop("gate/acme/g0001") == b'{"value":"v","title":"Acme","shut":true}'
+        assert values.pop("gate/acme/g0001") == b'{"value":"v","title":"Acme","shut":true,"~restricts":true}'
         assert set(values.values()) == {b'{"value":"v"}'}
         told = await hub.contexts.describe()
         assert [(hold["id"], hold["changes"]) for hold in told["holds"]] == [("soak", 29)]

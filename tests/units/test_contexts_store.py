@@ -12,10 +12,11 @@ from hub_contexts_parts import Works, gate, gates, tenant, works
 from transom.hub import migrations
 from transom.hub.contexts.guards import Limits
 from transom.hub.contexts.planning import Cause
-from transom.hub.contexts.row import BULK, FAST, NOTHING
+from transom.hub.contexts.row import BULK, FAST
 from transom.hub.contexts.rows import ContextRows
 from transom.hub.contexts.state import Builder, Job, Scope
 from transom.hub.store_sqlite import SqliteDatabase
+from transom.model.contexts import DELETED
 from transom.model.version import Version
 
 pytestmark = pytest.mark.usefixtures("each_engine")
@@ -217,7 +218,7 @@ async def test_a_deleted_context_is_a_marker_for_whoever_had_it(hub):
     await hub.remove(gate("g").key)
     await hub.build()
     (marker,) = (await source(hub).changes(0, 10)).records
-    assert (marker.deleted, marker.value) == (True, NOTHING)
+    assert (marker.deleted, marker.value) == (True, DELETED)
     assert marker.version == Version(hub.store.epoch, hub.store.changed.value, "hub")
     assert (await source(hub, "us").changes(0, 10)).records == []
     assert [record async for page in source(hub).rows() for record in page] == []

@@ -2,11 +2,13 @@
 
 import asyncio
 
+import msgspec
 import pytest
-from tests.context_parts import ROWS_MAX, a_key, a_world, canaries, key_name, key_record
+from tests.context_parts import ROWS_MAX, a_key, a_world, canaries, key_name, key_record, route_record
 
 from transom.catalog.contexts import shipped_contexts
 from transom.logs.protocol import TopicPartition
+from transom.model.contexts import DELETED
 from transom.model.records import Record
 from transom.model.resources import to_json
 from transom.model.roads import CANARY_BULK, CANARY_FAST, CONTEXTS, Canary
@@ -170,6 +172,85 @@ async def test_a_revoked_key_stays_so_whatever_a_restored_store_says(
     await table.apply([again, *canaries(4, 1.0, epoch=2)], {})
     assert await inner.get(key_name(key)) == again
     assert table.knows.complete
+
+
+def _deleted(key: bytes, revision: int, epoch: int = 1, value: bytes = DELETED) -> Record:
+    return Record(key_name(key), Version(epoch, revision, "hub"), value, deleted=True)
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ({"revoked": True}, {}),
+        ({"revoked": True}, {"suspended": True}),
+        ({"suspended": True}, {}),
+        (None, {}),
+        (None, {"suspended": True}),
+    ],
+)
+async def test_what_was_taken_away_stays_away_however_often_a_restored_store_sends_it(before, now) -> None:
+    key, inner = a_key(), MemoryTable()
+    table, door = await a_table(inner)
+    taken = _deleted(key, 3) if before is None else key_record(key, 3, **before)
+    await table.apply([taken, *canaries(3, 1.0)], {})
+
+    async def send(*records: Record) -> None:
+        """As a reader of the log does: what passes the door is no longer in doubt when it is applied."""
+        for record in records:
+            door.refused.pop(record.key, None)
+            door.doubted.settle(record.key)
+        await table.apply(records, {})
+
+    given = key_record(key, 1, epoch=2, **now)
+    await send(given, *canaries(1, 1.0, epoch=2, verified=False))
+    await send(given)  # a sweep finds that it is missing
+    await send(*canaries(2, 2.0, epoch=2))  # and says in the end that all the rest is there
+    assert table.knows.complete
+    await send(given)  # the next sweep, or a change of the key: of the epoch that is known by now
+    await send(key_record(key, 7, epoch=2, requests_per_second=5.0, **now))
+    assert await inner.get(key_name(key)) == taken
+    assert "forgot it" in door.refused[key_name(key)]
+    table, door = await a_table(inner)
+    await send(key_record(key, 8, epoch=2, **now))
+    assert await inner.get(key_name(key)) == taken
+    # Taken away there again it is no news, and from then on that store has the say.
+    again = _deleted(key, 9, 2) if before is None else key_record(key, 9, epoch=2, **before)
+    door.doubted.add("api_key/other")  # so that all that comes is looked at
+    await send(again)
+    assert (await inner.get(key_name(key)), door.refused) == (again, {})
+    back = key_record(key, 10, epoch=2)
+    await send(back)
+    assert await inner.get(key_name(key)) == back
+
+
+@pytest.mark.parametrize(
+    ("held", "given"),
+    [
+        ({}, {"suspended": True}),
+        (b"{}", {}),  # it had left this region, and comes back
+        (DELETED, {"revoked": True}),
+        ({"suspended": True}, {"revoked": True}),
+        ({"revoked": True}, None),
+    ],
+)
+async def test_a_new_epoch_may_take_away_and_move(held, given) -> None:
+    key, inner = a_key(), MemoryTable()
+    table, door = await a_table(inner)
+    first = _deleted(key, 3, value=held) if isinstance(held, bytes) else key_record(key, 3, **held)
+    await table.apply([first, *canaries(3, 1.0)], {})
+    newer = _deleted(key, 1, 2) if given is None else key_record(key, 1, epoch=2, **given)
+    await table.apply([newer], {})
+    assert (await inner.get(key_name(key)), door.refused) == (newer, {})
+
+
+async def test_a_route_that_was_deleted_takes_no_rights_away() -> None:
+    inner = MemoryTable()
+    table, _ = await a_table(inner)
+    gone = route_record("acme", "shop", 3, deleted=True)
+    await table.apply([msgspec.structs.replace(gone, value=DELETED), *canaries(3, 1.0)], {})
+    back = msgspec.structs.replace(route_record("acme", "shop", 1), version=Version(2, 1, "hub"))
+    await table.apply([back], {})
+    assert await inner.get(back.key) == back
 
 
 async def test_a_canary_on_disk_that_cannot_be_read_is_none() -> None:

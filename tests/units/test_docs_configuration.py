@@ -35,9 +35,7 @@ def test_the_reference_names_every_refusal_of_a_gateway():
     page = (PAGES / "gateway.md").read_text()
     told = set(re.findall(r"^\| (\d{3}) \| .*? \| `(\w+)` \|$", page, re.MULTILINE))
     sources = "".join(file.read_text() for file in (ROOT / "src/transom/region/gateway").glob("[!f]*.py"))
-    pattern = (
-        r'(?:RefusedError|\brefuse|_refuse|refusal|Decision)\(\s*(?:(\d{3})|_UNAVAILABLE),[^"()]*"(\w+)"'
-    )
+    pattern = r'(?:RefusedError|\brefuse|_refuse|refusal|Refusal)\(\s*(?:(\d{3})|_UNAVAILABLE),[^"()]*"(\w+)"'
     said = {(status or "503", error) for status, error in re.findall(pattern, sources)}
     assert said - told == {("500", "internal")}, "told in a sentence"
     assert ("400", "invalid_request") in told

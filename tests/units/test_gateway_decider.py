@@ -3,12 +3,15 @@
 import asyncio
 import itertools
 import sqlite3
+from typing import Any
 
 import pytest
-from tests.context_parts import a_key, a_world, canaries, key_record, route_record
+from tests.context_parts import World, a_key, a_world, canaries, key_record, route_record
 
 from transom.model.api_keys import hash_of, is_well_formed
 from transom.model.records import Record
+from transom.region.gateway.decider import OPEN_MAX
+from transom.region.gateway.grants import Grant
 from transom.runtime.clock import ManualClock
 from transom.tables.memory import MemoryTable
 
@@ -62,8 +65,8 @@ async def test_the_tenant_matrix(warm) -> None:
             if found.status != expected(tenant, sort, app, method):
                 wrong.append((tenant, sort, app, method, found.status))
             if found.status == 200:
-                assert found.identity is not None
-                assert (found.identity.tenant, found.identity.key) == (tenant, sort)
+                assert isinstance(found, Grant)
+                assert (found.rights.tenant, found.key) == (tenant, sort)
             assert key.decode() not in repr(found)
     assert wrong == []
 
@@ -212,6 +215,17 @@ async def test_a_value_that_cannot_be_read_is_no_answer() -> None:
         assert await world.status(key) == 503
 
 
+async def test_what_no_header_may_hold_lets_nobody_in() -> None:
+    known, unknown = a_key(), a_key()
+    evil = "x\r\nset-cookie: a=b"
+    async with a_world(key_record(known, 1), key_record(unknown, 2, name=evil)) as world:
+        assert await world.status(known) == 200
+        assert await world.status(unknown) == 503
+        await world.put(key_record(known, 3, name=evil))
+        assert await world.status(known) == 200, "the last good value stays"
+        assert "header" in str(world.door.refused)
+
+
 async def test_a_value_that_it_stumbles_over_keeps_no_other_from_arriving() -> None:
     bad, later = a_key(), a_key()
     async with a_world(key_record(bad, 1), key_record(later, 1)) as world:
@@ -251,6 +265,81 @@ async def test_an_expiry_is_judged_at_the_moment() -> None:
         assert await world.status(key) == 200
         clock.advance(60)
         assert await world.status(key) == 401
+
+
+async def test_what_was_allowed_a_moment_ago_is_so_no_longer_than_it_is_true() -> None:
+    """A gateway remembers what it allowed; each of these must be seen all the same, with no time passing."""
+    key, other = a_key(), a_key()
+    clock = ManualClock()
+    records = [key_record(key, 1), key_record(other, 2, expires_at=clock.wall() + 0.5)]
+    async with a_world(*records, route_record("acme", "shop", 3), clock=clock) as world:
+
+        async def statuses(*methods: str) -> list[int]:
+            return [await world.status(key, "shop", method) for method in methods]
+
+        for _ in range(3):
+            assert await statuses("GET", "POST") == [200, 200]
+            assert await world.status(other, "shop") == 200
+        clock.advance(0.5)
+        assert await world.status(other, "shop") == 401
+        await world.put(key_record(key, 4, scopes=("app:shop:read",)))
+        assert await statuses("GET", "POST", "GET") == [200, 403, 200]
+        await world.put(route_record("acme", "shop", 5, deleted=True))
+        assert await statuses("GET", "GET") == [404, 404]
+        await world.put(route_record("acme", "shop", 6))
+        assert await statuses("GET", "GET") == [200, 200]
+        await world.put(key_record(key, 7, revoked=True))
+        assert await statuses("GET", "GET") == [401, 401]
+
+
+async def test_what_was_allowed_a_moment_ago_may_be_too_old_now() -> None:
+    key, clock = a_key(), ManualClock()
+    records = key_record(key, 1, max_stale_seconds=0.5), route_record("acme", "shop", 2)
+    async with a_world(*records, clock=clock) as world:
+        for _ in range(3):
+            assert await world.status(key, "shop") == 200
+        clock.advance(0.6)
+        assert await world.status(key, "shop") == 503
+
+
+async def test_what_was_allowed_does_not_fill_the_memory() -> None:
+    key = a_key()
+    async with a_world(key_record(key, 1), route_record("acme", "shop", 2)) as world:
+        await world.status(key, "shop")
+        for number in range(OPEN_MAX + 10):
+            assert world.decider.decide_now(key, "shop", f"M{number}")
+        assert 0 < len(world.decider._open) <= OPEN_MAX
+
+
+async def test_keys_of_one_tenant_share_its_rate_whatever_their_rights() -> None:
+    one, two = a_key(), a_key()
+    rate: dict[str, Any] = {"tenant_requests_per_second": 1.0}
+    async with a_world(key_record(one, 1, **rate), key_record(two, 2, scopes=("*:read",), **rate)) as world:
+        waits = [(await granted(world, key)).take(0.0) > 0 for key in (one, two)]
+    assert waits == [False, True]
+
+
+async def granted(world: World, key: bytes) -> Grant:
+    decision = await world.decider.decide(key, "", "GET")
+    assert isinstance(decision, Grant)
+    return decision
+
+
+async def test_what_is_remembered_of_routes_is_looked_at_again() -> None:
+    """Nothing tells a gateway that its table was exchanged: an app that is gone is noticed all the same."""
+    key, clock, inner = a_key(), ManualClock(), MemoryTable()
+    async with a_world(
+        key_record(key, 1), route_record("acme", "shop", 2), clock=clock, inner=inner
+    ) as world:
+        for _ in range(3):
+            assert await world.status(key, "shop") == 200
+        await inner.apply([route_record("acme", "shop", 3, deleted=True)], {})
+        for _ in range(10):
+            clock.advance(100)
+            await world.complete(count=int(clock.monotonic()))
+            await world.status(key, "shop")
+            await asyncio.sleep(0)
+        assert await world.status(key, "shop") == 404
 
 
 async def test_more_look_ups_than_may_wait_are_503() -> None:

@@ -10,8 +10,9 @@ from tests.context_parts import a_key, a_world, canaries, key_name, key_record, 
 from transom.logs.memory import MemoryLog
 from transom.logs.protocol import TopicPartition
 from transom.logs.records import from_entry, to_message
-from transom.model.errors import UnknownTopicError, UnreachableError
+from transom.model.errors import ConflictError, UnknownTopicError, UnreachableError
 from transom.model.roads import CONTEXTS, CONTEXTS_BULK, GATEWAYS, GatewayBeat
+from transom.region.gateway import heartbeat
 from transom.region.gateway.config import GatewayConfig
 from transom.region.gateway.heartbeat import GatewayHeart, next_epoch
 from transom.region.gateway.region_log import RegionLog
@@ -70,6 +71,38 @@ async def test_both_lanes_feed_one_table_and_a_bad_record_is_left_out_alone() ->
         assert set(world.door.refused) == {key_name(bad)}
 
 
+LATER = b'{"version":2,"state":"gone","~restricts":true}'
+"""A revocation in a schema that this release does not know."""
+MILDER = key_record(a_key(), 1).value[:-1] + b',"state":"paused","~restricts":true}'
+"""The same in one that it can read, but for what matters."""
+
+
+@pytest.mark.parametrize("value", [LATER, MILDER], ids=["unreadable", "readable but for that"])
+async def test_a_revocation_that_this_release_cannot_read_holds_all_the_same(value: bytes) -> None:
+    hot, cold, well = a_key(), a_key(), a_key()
+    fast, bulk = canaries(3, 1.0)
+    log = await a_log(*(key_record(key, 3) for key in (hot, cold, well)), fast)
+    await append(log, bulk, topic=CONTEXTS_BULK)
+    inner = MemoryTable()
+    async with a_world(inner=inner, complete=False) as world, following(world, log):
+        await reached(world, 3)
+        assert (await world.status(hot), await world.status(well)) == (200, 200)
+        taken = [msgspec.structs.replace(key_record(key, 5), value=value) for key in (hot, cold)]
+        unreadable = msgspec.structs.replace(key_record(well, 5), value=b'{"version":2}')
+        await append(log, *taken, unreadable, canaries(5, 1.0)[0])
+        await reached(world, 5)
+        for key in (hot, cold):
+            decision = await world.decider.decide(key, "", "GET")
+            assert (decision.status, decision.error, decision.is_final) == (503, "withheld", True)
+        assert await world.status(well) == 200, "the last good one stays"
+        assert world.decider.errors == 0, "the gateway is well"
+    async with a_world(inner=inner, complete=False) as world, following(world, log):
+        assert [await world.status(key) for key in (hot, cold, well)] == [503, 503, 200]
+        await append(log, *(key_record(key, 6) for key in (hot, cold)), canaries(6, 1.0)[0])
+        await reached(world, 6)
+        assert [await world.status(key) for key in (hot, cold, well)] == [200, 200, 200]
+
+
 async def test_a_log_with_a_past_answers_nothing_by_absence_until_it_was_read() -> None:
     """Long before its end it says "verified", of what there was then."""
     key, other = a_key(), a_key()
@@ -98,7 +131,8 @@ async def test_it_goes_on_where_the_table_stands() -> None:
             self.lowest: list[int] = []
 
         async def read(self, positions, **how):
-            self.lowest.append(positions[TopicPartition(CONTEXTS, 0)])
+            if how.get("wait_seconds"):  # others only look back
+                self.lowest.append(positions[TopicPartition(CONTEXTS, 0)])
             return await super().read(positions, **how)
 
     log = Counting()
@@ -222,7 +256,7 @@ async def test_a_beat_says_what_the_gateway_knows_and_comes_soon_after_it_knows_
         world.door.refuse("api_key/bad", "no signature")
         beating = asyncio.create_task(a_heart(world, clock).run(log))
         beat = await next_beat(log, 0)
-        assert msgspec.structs.replace(beat, time="") == GatewayBeat(
+        assert msgspec.structs.replace(beat, time="", instance="") == GatewayBeat(
             region="eu",
             gateway="one",
             time="",
@@ -280,3 +314,43 @@ async def test_a_gateway_never_makes_the_regions_log(tmp_path) -> None:
         async with RegionLog(config, SystemClock()).opened():
             pass
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_the_second_of_two_gateways_of_one_name_says_and_answers_nothing_until_it_is_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, log = ManualClock(), await a_log()
+    async with a_world(clock=clock) as world:
+        first, second = a_heart(world, clock, epoch=7), a_heart(world, clock, epoch=8)
+        answering = asyncio.create_task(second.alone(asyncio.sleep(1000)))
+        one = asyncio.create_task(first.run(log))
+        await next_beat(log, 0)
+        two = asyncio.create_task(second.run(log))
+        assert (await next_beat(log, 1)).instance == second.instance
+
+        async def until_refused() -> None:
+            async with asyncio.timeout(20):
+                while not two.done():
+                    clock.advance(1)  # the first beats again, and the second hears it
+                    await asyncio.sleep(0)
+            with pytest.raises(ConflictError, match=r"called 'one', at http://127.0.0.1:1; give one"):
+                await two
+
+        await until_refused()
+        with pytest.raises(ConflictError, match="called 'one'"):
+            await answering
+        with pytest.raises(ConflictError, match="called 'one'"):
+            await second.alone(asyncio.sleep(1000))
+        end = (await log.bounds(GATEWAYS))[0].end
+        two = asyncio.create_task(second.run(log))  # as a worker tries again: it listens first
+        await until_refused()
+        for number in range(end, (await log.bounds(GATEWAYS))[0].end):
+            assert (await next_beat(log, number)).instance == first.instance
+        assert not one.done()
+        one.cancel()
+        monkeypatch.setattr(heartbeat, "_LISTEN_SECONDS", 0.0)
+        end = (await log.bounds(GATEWAYS))[0].end
+        two = asyncio.create_task(second.run(log))
+        assert (await next_beat(log, end)).instance == second.instance
+        assert second.taken == ""
+        two.cancel()

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transom.region.gateway.decision import Identity
 from transom.region.gateway.front import Asked, RefusedError, Target, asked_of, key_of, target_of
-from transom.region.gateway.limits import Rates
+from transom.region.gateway.grants import Grant, Rights, grant_of
+from transom.region.gateway.limits import Bucket, Rate
 
 
 @pytest.mark.parametrize(
@@ -182,45 +182,55 @@ def encoded(headers: dict[str, str]) -> dict[bytes, bytes]:
     return {name.encode(): value.encode() for name, value in headers.items()}
 
 
-def identity(key: str, key_limit: float = 0.0, tenant_limit: float = 0.0) -> Identity:
-    return Identity("acme", key, (), "", key_limit, tenant_limit)
+def grant(key_rate: float = 0.0, tenant: tuple[Rate, Bucket] | None = None) -> Grant:
+    return grant_of(
+        Rights("acme", (), key_rate=Rate(key_rate) if key_rate else None, tenant_rate=tenant), "ci"
+    )
 
 
-def test_a_key_has_a_second_s_worth_and_then_its_rate():
-    rates = Rates(10)
-    key = identity("a", key_limit=2)
-    assert [rates.take(key, 0.0) for _ in range(3)] == [0.0, 0.0, 0.5]
-    assert rates.take(key, 0.25) == 0.25
-    assert rates.take(key, 0.5) == 0.0
-    assert rates.take(key, 0.5) == 0.5
-    assert [rates.take(key, 100.0) for _ in range(3)] == [0.0, 0.0, 0.5]  # no more than a second's worth
+@pytest.mark.parametrize("now", [0.0, 1e6 + 1 / 3])
+def test_a_key_has_a_second_s_worth_and_then_its_rate(now: float):
+    key = grant(2)
+    assert [key.take(now + after) for after in (0, 0, 0, 0.25, 0.5, 0.5)] == pytest.approx(
+        [0, 0, 0.5, 0.25, 0, 0.5], abs=1e-5
+    )
+    # No more than a second's worth, however long nobody asked.
+    assert [key.take(now + 100) for _ in range(3)] == pytest.approx([0, 0, 0.5], abs=1e-5)
+
+
+@pytest.mark.parametrize("rate", [3.0, 7.0, 10.0, 1000.0])
+@pytest.mark.parametrize("now", [0.0, 12345.678, 1e6 + 1 / 3])
+def test_a_bucket_holds_all_its_tokens_and_no_more(rate: float, now: float):
+    key = grant(rate)
+    assert [key.take(now) > 0 for _ in range(int(rate) + 1)] == [False] * int(rate) + [True]
 
 
 def test_a_rate_below_one_lets_one_through():
-    rates = Rates(10)
-    assert rates.take(identity("a", key_limit=0.1), 0.0) == 0.0
-    assert rates.take(identity("a", key_limit=0.1), 0.0) == pytest.approx(10.0)
+    key = grant(0.1)
+    assert [key.take(0.0), key.take(0.0)] == pytest.approx([0.0, 10.0], abs=1e-5)
 
 
 def test_a_tenant_s_limit_counts_all_its_keys_and_takes_nothing_from_them():
-    rates = Rates(10)
-    one, two = identity("a", 5, 1), identity("b", 5, 1)
-    assert rates.take(one, 0.0) == 0.0
-    assert rates.take(two, 0.0) == 1.0
-    assert [rates.take(identity("b", 5), 0.0) for _ in range(6)] == [0.0] * 5 + [0.2]
+    tenant = Rate(1), Bucket()
+    one, two = grant(5, tenant), grant(5, tenant)
+    assert one.take(0.0) == 0.0
+    assert [two.take(0.0) for _ in range(9)] == pytest.approx([1.0] * 9, abs=1e-5)
+    tenant[1].full_at = 0.0
+    two.rights.tenant_rate = None
+    assert [two.take(0.0) for _ in range(6)] == pytest.approx([0.0] * 5 + [0.2], abs=1e-5)
 
 
-def test_only_so_many_rates_are_remembered_and_the_busy_ones_stay():
-    rates = Rates(8)
-    busy = identity("busy", key_limit=1)
-    rates.take(busy, 0.0)
-    for number in range(100):
-        rates.take(identity(f"k{number}", key_limit=1), 0.0)
-        assert rates.take(busy, 0.0) > 0
-        assert len(rates) <= 8
+def test_no_limit_takes_nothing():
+    key = grant()
+    assert [key.take(0.0) for _ in range(3)] == [0.0] * 3
+    assert key.full_at == 0.0
 
 
-def test_no_limit_needs_no_bucket():
-    rates = Rates(3)
-    assert rates.take(identity("a"), 0.0) == 0.0
-    assert len(rates) == 0
+@pytest.mark.parametrize("bad", ["x\r\nset-cookie: a=b", "x\x00", "x\x7f", "x\u2028y"])
+def test_an_identity_that_would_split_a_head_is_never_made(bad: str):
+    good = Rights("acme", ())
+    with pytest.raises(ValueError, match="no header may hold"):
+        grant_of(good, bad)
+    for values in ((bad, (), ""), ("acme", ("read", bad), ""), ("acme", (), bad)):
+        with pytest.raises(ValueError, match="no header may hold"):
+            Rights(*values)

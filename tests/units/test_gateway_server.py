@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway_parts import ACME, KEY, OTHER_KEY, SLOW_KEY, answering, echo, gateway
+from gateway_parts import ACME, KEY, OTHER_KEY, SLOW_KEY, Client, World, answering, echo, gateway
 from transom.model.errors import InvalidError
 from transom.region.gateway.access_log import AccessLog
-from transom.region.gateway.decision import Decision, Identity
+from transom.region.gateway.crowd import Crowd
+from transom.region.gateway.decision import Decision, Refusal
 from transom.region.gateway.fakes import FakeDecider, FakeEndpoints
 from transom.region.gateway.server import GatewayServer
 from transom.runtime.clock import ManualClock, SystemClock
@@ -77,15 +78,14 @@ async def test_refusals_say_why(later: int):
     ("decision", "status", "header", "value"),
     [
         (
-            Decision(403, ACME, "insufficient_scope", "no"),
+            Refusal(403, ACME, "insufficient_scope", "no"),
             403,
             "www-authenticate",
             'Bearer realm="transom", error="insufficient_scope"',
         ),
-        (Decision(503, None, "unavailable", "no"), 503, "retry-after", "1"),
-        (Decision(503, None, "unavailable", "no", 7), 503, "retry-after", "7"),
-        (Decision(429, ACME, "rate_limited", "no", 3), 429, "retry-after", "3"),
-        (Decision(200, None), 503, "retry-after", "1"),  # allowed, but nobody knows who: not allowed
+        (Refusal(503, None, "unavailable", "no"), 503, "retry-after", "1"),
+        (Refusal(503, None, "unavailable", "no", 7), 503, "retry-after", "7"),
+        (Refusal(429, ACME, "rate_limited", "no", 3), 429, "retry-after", "3"),
     ],
 )
 async def test_other_refusals(decision: Decision, status: int, header: str, value: str):
@@ -107,15 +107,6 @@ async def test_a_decider_that_raises_lets_nobody_in_and_ends_nothing():
         assert (await client.ask("/decide"))[0] == 503
         world.decider.later = False
         assert (await client.ask("/decide"))[0] == 200
-
-
-async def test_an_identity_that_would_split_a_head_is_not_written():
-    async with gateway() as world:
-        world.decider.identities[b"tsm_evil"] = Identity("acme", "x\r\nset-cookie: a=b", ())
-        client = await world.client()
-        status, headers, _ = await client.ask("/decide", key=b"tsm_evil")
-        assert status == 503
-        assert "set-cookie" not in headers
 
 
 async def test_a_slow_decision_is_given_up_and_not_taken_for_another():
@@ -191,8 +182,8 @@ async def test_own_pages():
         client = await world.client()
         assert (await client.ask("/healthz", key=None))[::2] == (200, b'{"status":"ok"}')
         assert (await client.ask("/readyz", key=None))[::2] == (503, b'{"status":"filling"}')
-        status, _, body = await client.ask("/metrics", key=None)
-        assert status == 200
+        assert (await client.ask("/metrics"))[0] == 404, "not for clients"
+        body = exposition()
         assert b'transom_gateway_requests_total{route="own",status="5xx"} 1.0' in body
         assert b"transom_gateway_connections 1.0" in body
         assert b'transom_gateway_request_seconds_bucket{le="+Inf",route="own"} 2.0' in body
@@ -288,19 +279,87 @@ async def test_idle_connections_are_closed_in_time():
         assert await client.closed() == b""
 
 
+async def busy(world: World, client: Client | None = None) -> Client:
+    """A client whose request is under way."""
+    asked = len(world.decider.asked)
+    client = client or await world.client()
+    await client.send(b"GET /apps/shop/ HTTP/1.1\r\nHost: a\r\nX-Api-Key: tsm_acme\r\n\r\n")
+    await world.until(lambda: len(world.decider.asked) > asked)
+    return client
+
+
+async def told_that_there_are_too_many(client: Client) -> None:
+    status, headers, _ = await client.answer()
+    assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
+    assert await client.closed() == b""
+    client.writer.close()
+
+
 async def test_connections_beyond_the_limit_are_told_so():
     async with gateway(connections_max=2) as world:
-        clients = [await world.client() for _ in range(2)]
-        for client in clients:
-            assert (await client.ask("/healthz"))[0] == 200
-        third = await world.client()
-        status, headers, _ = await third.answer()
-        assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
-        assert await third.closed() == b""
+        await world.app(answering(b"", after=asyncio.Event()))
+        clients = [await busy(world) for _ in range(2)]
+        for _ in range(3):
+            await told_that_there_are_too_many(await world.client())
         clients[0].writer.close()
-        third.writer.close()
         await world.until(lambda: world.server.connections == 1)
         assert (await (await world.client()).ask("/healthz"))[0] == 200
+
+
+async def test_who_waits_makes_room_and_nobody_whose_request_is_under_way():
+    async with gateway(connections_max=4, idle_seconds=75, head_seconds=10) as world:
+        await world.app(answering(b"", after=asyncio.Event()))
+        working = await busy(world)
+        old, young, slow = [await world.client() for _ in range(3)]
+        assert (await old.ask("/healthz"))[0] == 200
+        world.pass_time(3)
+        await world.until(lambda: world.server._desk.now == 3)
+        assert (await young.ask("/healthz"))[0] == 200
+        await slow.send(b"GET /healthz HTTP/1.1\r\nHos")
+        await world.until(lambda: any(each._head_bytes for each in world.connections))
+        newer = await busy(world)
+        assert await slow.closed() == b""
+        again = await world.client()
+        assert await old.closed() == b"", "the one that has waited longer"
+        await busy(world, young)
+        await busy(world, again)
+        await told_that_there_are_too_many(await world.client())
+        newer.writer.close()
+        await world.until(lambda: world.server.connections == 3)
+        assert (await (await world.client()).ask("/healthz"))[0] == 200
+        assert not working.reader.at_eof()
+
+
+async def test_one_address_holds_a_quarter_and_a_front_all():
+    async with gateway(connections_max=8, fronts=("127.0.0.9",)) as world:
+        await world.app(answering(b"", after=asyncio.Event()))
+        other = await world.client(local_addr=("127.0.0.2", 0))  # would be closed before any that has spoken
+        await world.until(lambda: world.server.connections == 1)
+        idle = await world.client()
+        assert (await idle.ask("/healthz"))[0] == 200
+        await busy(world)
+        await busy(world)
+        assert await idle.closed() == b"", "its own make room"
+        for _ in range(3):
+            await told_that_there_are_too_many(await world.client())
+        assert (await other.ask("/healthz"))[0] == 200
+        fronts = [await world.client(local_addr=("127.0.0.9", 0)) for _ in range(5)]
+        for front in fronts:
+            assert (await front.ask("/healthz"))[0] == 200
+        assert not other.reader.at_eof()
+
+
+def test_a_customer_is_an_address_or_the_first_half_of_one():
+    crowd = Crowd(8, ["10.0.0.0/8", "2001:db8::1"])
+    names = [crowd._name(each) for each in ("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2", "not an address")]
+    assert names == ["192.0.2.1", "192.0.2.1", "192.0.2.2", "not an address"]
+    assert (
+        crowd._name("2001:db8:0:1::1")
+        == crowd._name("2001:db8:0:1:ffff::2")
+        != crowd._name("2001:db8:0:2::1")
+    )
+    assert crowd._name("10.1.2.3") == crowd._name("2001:db8::1") == ""
+    assert crowd._name("2001:db8::2") != ""
 
 
 async def test_stopping_lets_requests_under_way_end_and_closes_the_others():
@@ -423,7 +482,7 @@ async def test_a_slow_disk_costs_lines_and_they_are_counted(tmp_path: Path):
         for _ in range(5):
             assert (await client.ask("/healthz"))[0] == 200
         assert log.dropped == 2
-        assert b"transom_gateway_access_log_dropped_total 2.0" in (await client.ask("/metrics"))[2]
+        assert b"transom_gateway_access_log_dropped_total 2.0" in exposition()
 
 
 async def test_a_disk_that_fails_costs_lines_only(tmp_path: Path):

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import os
 import re
+import socket
 from pathlib import Path
 
 import aiohttp
 import msgspec
 import pytest
 from tests.context_parts import a_key, canaries, key_record
+from tests.gateway_parts import free_port
 
 from transom.catalog.contexts import shipped_contexts
 from transom.logs.protocol import TopicPartition
@@ -102,6 +104,39 @@ async def a_gateway(folder, signer, **settings):
         yield gateway
 
 
+async def test_its_metrics_have_an_address_of_their_own_and_its_health_shows_no_file(tmp_path) -> None:
+    port = free_port()
+    async with (
+        a_gateway(tmp_path, new_signer(), metrics_port=port) as gateway,
+        aiohttp.ClientSession() as http,
+    ):
+        while not any(state.error for state in gateway.workers().values()):
+            await CLOCK.sleep(0.01)  # there is no log, and a worker says so
+        async with http.get(f"{gateway.address()}/metrics") as answer:
+            assert answer.status == 404
+        async with http.get(f"{gateway.address()}/readyz") as answer:
+            body = await answer.text()
+        assert answer.status == 503
+        assert '"region log"' in body
+        assert str(tmp_path) not in body
+        shown = ""
+        async with asyncio.timeout(10):
+            while not shown:
+                with contextlib.suppress(aiohttp.ClientConnectionError):
+                    async with http.get(f"http://127.0.0.1:{port}/metrics") as answer:
+                        shown = await answer.text()
+                await CLOCK.sleep(0.01)  # the page's own task
+        assert "transom_gateway_requests_total" in shown
+        async with http.get(f"http://127.0.0.1:{port}/decide") as answer:
+            assert answer.status == 404
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        with pytest.raises(InvalidError, match="in use"):
+            async with a_gateway(tmp_path, new_signer(), metrics_port=port):
+                pass
+
+
 async def test_what_it_knows_is_told_on_demand(tmp_path) -> None:
     signer, key = new_signer(), a_key()
     log = await SqliteLog.open(tmp_path / "log.db", CLOCK)
@@ -165,6 +200,7 @@ async def test_a_regions_log_server_lets_its_gateways_in_for_their_topics_alone(
         try:
             assert await log.read({TopicPartition(CONTEXTS, 0): 0, TopicPartition(CONTEXTS_BULK, 0): 0}) == []
             await log.append([to_message(GATEWAYS, key_record(a_key(), 1))])
+            assert len(await log.read({TopicPartition(GATEWAYS, 0): 0})) == 1
             with pytest.raises(ForbiddenError):
                 await log.read({TopicPartition(DESIRED, 0): 0})
             with pytest.raises(ForbiddenError):

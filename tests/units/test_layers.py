@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import transom
 
 ROOT = Path(__file__).parents[2]
@@ -102,3 +104,10 @@ def test_the_command_line_starts_without_what_only_processes_need() -> None:
     assert {
         name for name in modules if name.startswith(("transom.hub", "transom.region", "sqlalchemy"))
     } == set()
+
+
+@pytest.mark.parametrize("process", ["hub", "region", "gateway"])
+def test_a_process_loads_no_client_of_an_engine_that_it_was_not_told_to_use(process: str) -> None:
+    modules = {name.split(".")[0] for name in loaded_by(f"transom.processes.{process}")}
+    assert "transom" in modules
+    assert modules & {"aiokafka", "psycopg", "psycopg_binary"} == set()

@@ -57,18 +57,17 @@ class LaneSource:
     async def revision(self) -> int:
         return self.all.changed.value
 
-    async def begin_epoch(self) -> None:
-        self.epoch += 1
+    async def begin_epoch(self, above: int) -> None:
+        self.all.epoch = above + 1
 
     async def changes(self, after: int, most: int, *, every_lane: bool = False) -> Changes:
         self.asked.rise()
+        gate = 10**9 if every_lane else self.gate
         rows, upto, more, _ = await self.all.changes(after, most)
         mine = [
-            row
-            for row in rows
-            if (every_lane or lane_of(row) == self._lane) and row.version.counter <= self.gate
+            row for row in rows if (every_lane or lane_of(row) == self._lane) and row.version.counter <= gate
         ]
-        upto, more = max(after, min(upto, self.gate)), more and upto < self.gate
+        upto, more = max(after, min(upto, gate)), more and upto < gate
         return Changes(mine, upto, more, self.known)
 
     def rows(self) -> AsyncIterator[Sequence[Record]]:
@@ -577,6 +576,45 @@ async def test_a_sweep_waits_for_what_is_held_back_and_takes_nothing_away(bench:
     assert bench.bulk.state.differences_found == 0
     sweeps = [row for row in await bench.sent(CONTEXTS_BULK) if row.version.origin.endswith("~sweep")]
     assert sweeps == []
+
+
+async def test_a_new_region_is_filled_and_verified_up_to_where_a_gate_stays_closed(bench: Bench) -> None:
+    for number in range(10):
+        bench.rows.put(f"b{number}")
+    bench.sources["bulk"].gate = 10
+    bench.heard.clear()
+    async with bench.gateway(), bench.hub():
+        await bench.until_read(10)
+        bench.rows.put("b1", "held back")
+        bench.rows.put("b10", "held back")
+        bench.rows.put("f1")
+        assert not bench.bulk.state.verified
+        bench.heard.append("contexts/one")
+        await bench.until_verified()
+        assert {row.key: row.value for row in await bench.table.scan()} == {
+            **{f"b{number}": f"b{number}@{number + 1}".encode() for number in range(10)},
+            "f1": b"f1@13",
+        }
+    assert bench.bulk.state.differences_found == 0
+
+
+async def test_a_sweep_waits_for_what_is_held_back_no_longer_than_that_is_worth_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeping, "_HELD_BACK_SECONDS", 0.05)
+    for key in ("b1", "b2"):
+        bench.rows.put(key)
+    async with bench.gateway():
+        async with bench.hub():
+            await bench.until_verified()
+        bench.again()
+        bench.sources["bulk"].gate = 2
+        bench.rows.put("b1", "held back")
+        del bench.table._rows["b2"]
+        bench.bulk.sweep_seconds = 0.0
+        async with bench.hub(), asyncio.timeout(20):
+            while [row.value for row in await bench.table.scan()] != [b"b1@1", b"b2@2"]:
+                await bench.table.changed.above(bench.table.changed.value)
 
 
 async def test_a_sweep_waits_for_the_other_lane(bench: Bench) -> None:

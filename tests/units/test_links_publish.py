@@ -213,6 +213,22 @@ async def test_an_older_copy_of_its_source_begins_a_new_epoch_instead_of_publish
     assert len(await everything(bench.log, TOPIC.name, 3)) == 3
 
 
+async def test_a_copy_of_its_source_that_is_put_back_a_second_time_is_noticed(bench: Bench) -> None:
+    """It is of an epoch before: whatever it publishes would be older than all that the region has."""
+    later = MemorySource(epoch=7)
+    later.put("a")
+    async with running(bench.publisher(source=later).run()):
+        await bench.published(1)
+    restored = MemorySource(epoch=1)
+    for key in ("a", "b", "c"):
+        restored.put(key)
+    with pytest.raises(RewoundError, match="published in epoch 7, the store is of epoch 1"):
+        async with asyncio.timeout(10):
+            await bench.publisher(source=restored).run()
+    assert restored.epoch == 8
+    assert len(await everything(bench.log, TOPIC.name, 1)) == 1
+
+
 async def test_records_of_any_size_are_published_in_parts(bench: Bench) -> None:
     for number in range(20):
         bench.source.put(f"k{number}", str(number % 10) * 900_000)
@@ -271,11 +287,12 @@ async def test_a_sweep_of_equals_appends_nothing_to_the_topic(bench: Bench) -> N
         bench.source.put(f"k{number}")
     bench.source.delete("k7")
     async with swept(bench) as (sweeper, state):
-        before = await ends_of(bench.log, TOPIC.name), await ends_of(bench.log, POSITIONS.name)
+        before, positions = await ends_of(bench.log, TOPIC.name), await ends_of(bench.log, POSITIONS.name)
         asked = len(await everything(bench.log, SWEEPS.name))
         state.last_sweep = 0.0
         assert await sweeper.sweep() == 0
-        assert (await ends_of(bench.log, TOPIC.name), await ends_of(bench.log, POSITIONS.name)) == before
+        assert await ends_of(bench.log, TOPIC.name) == before
+        assert await ends_of(bench.log, POSITIONS.name) == [positions[0] + 1], "when it swept, and no more"
         assert len(await everything(bench.log, SWEEPS.name)) == asked + 1
         assert state.last_sweep > 0
         assert state.differences_found == 0
@@ -398,6 +415,30 @@ async def test_sweeps_come_by_themselves(bench: Bench) -> None:
         async with running(publisher.run()):
             await everything(bench.log, SWEEPS.name, asked + 3)
         assert publisher.state.last_sweep > 0
+
+
+async def test_when_it_swept_last_is_known_after_a_restart(bench: Bench) -> None:
+    bench.source.put("a")
+    async with bench.region():
+        async with running(bench.publisher(sweep_seconds=0.01).run()):
+            await until_swept(bench)
+        again = bench.publisher()
+        async with running(again.run()), asyncio.timeout(20):
+            while not again.state.started:
+                await again.state.moved.above(again.state.moved.value)
+        assert again.state.last_sweep > 0
+
+
+async def until_swept(bench: Bench) -> None:
+    """Wait until the position says that a sweep came to its end."""
+    async with asyncio.timeout(20):
+        while POSITIONS.name not in await bench.log.topics():
+            await asyncio.sleep(0.001)
+        while True:
+            held = await read_position(bench.log, "control-eu", SourcePosition)
+            if held is not None and held.swept > 0:
+                return
+            await asyncio.sleep(0.001)
 
 
 async def test_nobody_answering_is_said_and_tried_again_while_publishing_goes_on(

@@ -37,11 +37,12 @@ from transom.runtime.http import AsgiApp, serve
 from transom.runtime.secret_files import hash_secret
 
 WHERE = TopicPartition("status", 0)
-KEYS = {"admin": "admin-secret", "reader": "reader-secret", "writer": "writer-secret", "none": "no-secret"}
+KEYS = {name: f"{name}-secret" for name in ("admin", "reader", "writer", "link", "none")}
 RIGHTS = {
-    "admin": Rights(frozenset("*"), frozenset("*")),
+    "admin": Rights(frozenset("*"), frozenset("*"), links=True),
     "reader": Rights(read=frozenset({"status"})),
     "writer": Rights(append=frozenset({"desired"})),
+    "link": Rights(append=frozenset({"desired"}), links=True),
 }
 
 
@@ -100,19 +101,18 @@ async def test_a_request_without_a_key_is_refused_before_its_body_is_read(url: s
 
 
 async def test_a_key_has_rights_for_its_topics_and_nothing_else(client: Connect, kept: MemoryLog):
-    reader, writer, nobody = client("reader"), client("writer"), client("none")
+    reader, writer, link, nobody = client("reader"), client("writer"), client("link"), client("none")
     await kept.append([Message("status", b"k", b"v"), Message("desired", b"k", b"v")])
     membership = await reader.join("g", "m", ["status"])
     allowed: list[Any] = [
         reader.read({WHERE: 0}),
         reader.bounds("status"),
-        reader.create([Topic("status")]),
         reader.commit(membership, {WHERE: 1}),
         writer.append([Message("desired", b"k", b"v")]),
-        writer.create([Topic("desired")]),
         writer.bounds("desired"),
-        writer.take_fence("w"),
-        writer.truncate("desired", 0, 1),
+        link.create([Topic("desired")]),
+        link.take_fence("w"),
+        link.truncate("desired", 0, 1),
     ]
     for call in allowed:
         await call
@@ -120,11 +120,14 @@ async def test_a_key_has_rights_for_its_topics_and_nothing_else(client: Connect,
     refused: list[tuple[Any, str]] = [
         (reader.read({WHERE: 0, desired: 1}), "desired"),
         (reader.append([Message("status", b"k", b"v")]), "status"),
-        (reader.truncate("status", 0, 1), "status"),
-        (reader.create([Topic("status"), Topic("mine")]), "mine"),
+        (link.truncate("status", 0, 1), "status"),
+        (link.create([Topic("desired"), Topic("mine")]), "mine"),
         (reader.join("g", "m", ["desired"]), "desired"),
         (reader.bounds("desired"), "desired"),
-        (reader.take_fence("w"), "append"),
+        # Any of these could end the link of another.
+        (writer.take_fence("w"), "fence"),
+        (writer.create([Topic("desired", partitions=2)]), "make"),
+        (writer.truncate("desired", 0, 1), "truncate"),
         (writer.read({desired: 1}), "desired"),
         (writer.append([Message("desired", b"k", b"v"), Message("status", b"k", b"v")]), "status"),
         (writer.commit(membership, {WHERE: 1}), "status"),

@@ -57,6 +57,18 @@ async def test_what_was_appended_is_there_after_opening_again(log: SqliteLog, pa
     assert not path.with_name(f"{path.name}-wal").exists()
 
 
+async def test_an_entry_whose_headers_the_disk_has_spoiled_stops_no_reader(log: SqliteLog, path: Path):
+    await log.append([Message("t", b"k", bytes([number]), (("name", b"v"),)) for number in range(3)])
+    with sqlite3.connect(path) as connection:
+        # The second one's name is no UTF-8 any more; the third one's ends before it is complete.
+        spoil = "UPDATE entries SET headers = ? WHERE value = ?"
+        connection.executemany(spoil, [(b"\x91\x92\xa1\xff\xc4\x01v", b"\x01"), (b"\x91\x92\xa4na", b"\x02")])
+    connection.close()
+    entries = await log.read({WHERE: 0})
+    assert [entry.value for entry in entries] == [b"\x00", b"\x01", b"\x02"]
+    assert [entry.headers for entry in entries] == [(("name", b"v"),), (), ()]
+
+
 async def test_a_file_of_a_newer_release_is_refused_and_left_untouched(log: SqliteLog, path: Path):
     await log.close()
     with sqlite3.connect(path) as connection:

@@ -4,7 +4,7 @@ import pytest
 from link_parts import AnswersLost
 
 from hub_parts import CLOCK, deployment, hub_log, open_store, put
-from transom.hub.relay import CHANGES, Relay
+from transom.hub.relay import CHANGES, Relay, check_incarnation
 from transom.logs.protocol import TopicPartition
 from transom.model.errors import FencedError, UnreachableError
 from transom.runtime.randomness import Randomness
@@ -38,6 +38,22 @@ async def test_the_outbox_reaches_the_log_in_revision_order_each_row_once(tmp_pa
         assert headers["ce_type"] == b"transom.dev.Deployment.ADDED"
         assert headers["ce_partitionkey"] == entries[-1].key
         assert len({dict(entry.headers)["ce_id"] for entry in entries}) == len(entries)
+
+
+async def test_what_was_appended_is_not_looked_for_again(tmp_path, monkeypatch):
+    async with open_store(tmp_path) as store, workers(CLOCK, Randomness(1)) as group:
+        log, looks, outbox = await hub_log(), [], store.outbox
+
+        async def counted(after: int, most: int):
+            looks.append(after)
+            return await outbox(after, most)
+
+        monkeypatch.setattr(store, "outbox", counted)
+        group.start("relay", Relay(store, log).run)
+        for number in range(5):
+            await store.write(put(deployment(f"app{number}")))
+            await relayed(log, store.changed.value)
+        assert len(looks) == len(set(looks))
 
 
 async def test_a_restarted_relay_goes_on_with_the_next_row(tmp_path):
@@ -82,3 +98,22 @@ async def test_rows_the_log_has_are_forgotten(tmp_path, monkeypatch):
             await store.write(put(deployment(f"app{number}")))
         await relayed(log, store.changed.value)
         assert len(await store.outbox(0, 1000)) <= 20
+
+
+async def test_a_store_of_an_epoch_before_that_of_the_log_begins_one_above_it(tmp_path):
+    """As when one older copy is put back twice, however much was written to it since."""
+    log = await hub_log()
+    async with open_store(tmp_path / "first") as store, workers(CLOCK, Randomness(1)) as group:
+        await store.begin_epoch(store.epoch + 1000)
+        group.start("relay", Relay(store, log).run)
+        await store.write(put(deployment("app")))
+        await relayed(log, 1)
+        later = store.epoch
+    async with open_store(tmp_path / "second") as store:
+        assert store.epoch < later
+        for number in range(5):
+            await store.write(put(deployment(f"app{number}")))
+        await check_incarnation(store, log)
+        assert store.epoch == later + 1
+        await check_incarnation(store, log)
+        assert store.epoch == later + 1

@@ -6,14 +6,17 @@ import contextlib
 import msgspec
 import pytest
 
-from hub_parts import deployment, hub_log, open_store, put
+from hub_parts import deployment, hub_log, open_store, put, zone_status
 from transom.catalog.deployment.controller import DeploymentController
+from transom.client.waiting import lacking
 from transom.hub.controllers import ControllerRunner
 from transom.hub.roads import Roads
+from transom.hub.silence import Silence
 from transom.logs.memory import MemoryLog
 from transom.logs.protocol import Topic
 from transom.logs.records import to_message
 from transom.model.errors import UnreachableError
+from transom.model.names import Key
 from transom.model.records import Record
 from transom.model.resources import to_json
 from transom.model.roads import DESIRED, HEARTBEATS, STATUS, Heartbeat
@@ -131,3 +134,69 @@ async def test_a_beat_that_was_sent_before_the_hub_wrote_makes_nobody_know_more(
     world.clock.advance(9)
     world.roads.publisher.state.revision -= 1  # as in the moment between a commit and its publication
     assert (await world.beat(end)).knows_age_seconds == 9.0
+
+
+async def test_what_a_silent_region_said_last_is_unknown_until_it_is_heard_again(world):
+    await world.declare("shop")
+    regional, whole = Key("RegionalDeployment", "acme", "shop.eu"), Key("Deployment", "acme", "shop")
+    end = (await world._region_log.bounds(DESIRED))[0].end
+    await world.beat(end)
+
+    async def ready(key, status):
+        """Wait until its condition Ready has this status, as time passes; returns the condition."""
+        async with asyncio.timeout(20):
+            while True:
+                await world._controller().look_at([whole])
+                held = (await world.store.get(key)).condition("Ready")
+                if held is not None and held.status == status:
+                    return held
+                await asyncio.sleep(0.001)
+
+    said = zone_status(await world.store.get(regional))
+    await world._region_log.append(
+        [to_message(STATUS, Record(f"{regional}@a", Version(1, 1, "eu/a"), to_json(said)))]
+    )
+    await ready(whole, "True")
+    for _ in range(7):
+        world.clock.advance(2)
+        await asyncio.sleep(0)
+    assert "region" not in (await world.roads.report()).problems
+    for _ in range(2):
+        world.clock.advance(2)
+        await asyncio.sleep(0)
+    assert (await ready(regional, "Unknown")).reason == "RegionSilent"
+    told = await ready(whole, "Unknown")
+    assert (told.reason, "region 'eu' is not heard of" in told.message) == ("RegionSilent", True)
+    assert lacking(await world.store.get(whole), "Ready", "True").startswith("Ready is Unknown (RegionSilent")
+    assert "not heard of for" in (await world.roads.report()).problems["region"]
+    before = world.store.changed.value
+    assert await world.roads.silence.tell(silent=True) == 0
+    assert world.store.changed.value == before, "said once"
+    await world.beat(end)
+    world.clock.advance(2)
+    await ready(regional, "True")
+    await ready(whole, "True")
+    assert "region" not in (await world.roads.report()).problems
+
+
+async def test_a_hub_that_stood_still_calls_nobody_silent(world):
+    await world.beat(0)
+    await asyncio.sleep(0)
+    world.clock.advance(3600)  # nobody listened meanwhile
+    async with asyncio.timeout(20):
+        while world.roads.silence.seconds > 0:
+            await asyncio.sleep(0.001)
+    assert not world.roads.silence.is_silent
+
+
+def test_a_region_that_beats_seldom_is_given_time():
+    clock = ManualClock()
+    silence = Silence(None, "eu", clock)
+    silence.hear(clock.monotonic())
+    clock.advance(60)
+    assert silence.is_silent
+    silence.hear(clock.monotonic())
+    clock.advance(179)
+    assert not silence.is_silent
+    clock.advance(1)
+    assert silence.is_silent

@@ -46,7 +46,7 @@ from transom.model.errors import (
     TransomError,
 )
 from transom.model.names import Key
-from transom.model.resources import Resource
+from transom.model.resources import Metadata, Resource
 from transom.runtime.clock import ManualClock
 from transom.runtime.randomness import Randomness
 
@@ -305,12 +305,47 @@ async def test_an_owner_must_be_there_be_the_same_and_stay(store: Store) -> None
         await make(store, regional(made).with_metadata(name="web.later"))
 
 
+@pytest.mark.parametrize(
+    "naming",
+    [
+        Resource("Tenant", Metadata("mover"), spec={"regions": ["us"]}),
+        Resource(
+            "KafkaCluster",
+            Metadata("events", "acme"),
+            spec={"bootstrapServers": ["kafka.example:9092"], "regions": ["us"]},
+        ),
+        Resource("ContextFreeze", Metadata("us"), spec={"reason": "a test"}),
+    ],
+    ids=lambda resource: resource.kind,
+)
+async def test_a_region_that_is_named_anywhere_is_not_deleted(store: Store, naming: Resource) -> None:
+    bystander = Resource("Tenant", Metadata("bystander"), spec={"title": "us", "regions": ["eu"]})
+    await make(store, region("us"), bystander, naming)
+    with pytest.raises(ConflictError, match=f"'us' is still used by {naming.key}; delete"):
+        await store.write(people(region("us"), deleting(region("us").key)))
+    # In one batch: what has ceased to name it holds no more, what begins to does.
+    gone = people(region("us"), deleting(region("us").key))
+    outcomes = await store.write_all([people(naming, deleting(naming.key)), gone])
+    assert outcomes == [None, None]
+    outcomes = await store.write_all([people(region("us")), people(naming), gone])
+    assert isinstance(outcomes[2], ConflictError)
+
+
+async def test_of_many_that_name_a_region_some_are_told(store: Store) -> None:
+    many = [Resource("Tenant", Metadata(f"t{number}"), spec={"regions": ["us"]}) for number in range(9)]
+    await make(store, region("us"), *many)
+    with pytest.raises(ConflictError, match=r"Tenant//t\d, .+, .+ and others; delete"):
+        await store.write(people(region("us"), deleting(region("us").key)))
+
+
 async def test_what_others_stand_on_is_not_deleted(store: Store) -> None:
     (made,) = await make(store, deployment())
     with pytest.raises(ConflictError, match="still used by Deployment/acme/web"):
         await store.write(people(tenant(), deleting(tenant().key)))
     (child,) = await make(store, regional(made))
-    with pytest.raises(ConflictError, match=r"still used by RegionalDeployment/acme/web\.eu"):
+    with pytest.raises(
+        ConflictError, match=r"still used by Deployment/acme/web, RegionalDeployment/acme/web\.eu"
+    ):
         await store.write(people(region(), deleting(region().key)))
     # In one batch, too: what was made just before holds, what has gone just before does not.
     outcomes = await store.write_all(

@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 from link_parts import CLOCK, running
+from structlog.testing import capture_logs
 
 from transom.logs.memory import MemoryLog
-from transom.logs.protocol import Message, Topic, TopicPartition
+from transom.logs.protocol import Message, Topic, TopicInfo, TopicPartition
 from transom.logs.records import from_entry, to_message
 from transom.model.errors import InvalidError, Problem
 from transom.model.records import Record
@@ -119,6 +120,75 @@ async def test_it_takes_more_at_once_while_it_is_in_a_hurry(log):
         await read_upto(table, 10_002)
     assert asked[0] == 8000
     assert asked[-1] == 1000
+
+
+class Named(MemoryLog):
+    """A log whose topic is known by one name through every loss: as a copy that is put back has it."""
+
+    async def topics(self):
+        return {name: TopicInfo(info.topic, "the same") for name, info in (await super().topics()).items()}
+
+
+async def a_log_with(*counters):
+    log = Named(CLOCK)
+    await log.create([Topic(TOPIC, compact=True)])
+    await log.append([to_message(TOPIC, record(f"k{counter % 10}", counter)) for counter in counters])
+    return log
+
+
+async def followed(table, log, upto):
+    """Follow `log` until all of it is read; the offsets that were asked for."""
+    asked = []
+    read = log.read
+
+    async def noted(positions, **how):
+        if how.get("wait_seconds"):
+            asked.append(positions[AT])
+        return await read(positions, **how)
+
+    log.read = noted
+    async with running(keep(table, log, [TOPIC])), asyncio.timeout(20):
+        while not asked or asked[-1] < upto:
+            await asyncio.sleep(0)
+    return asked
+
+
+async def test_a_topic_put_back_to_an_earlier_copy_that_has_grown_since_is_read_from_its_start():
+    table = MemoryTable()
+    await followed(table, await a_log_with(*range(1, 9)), 8)
+    # The copy had four; what was lost came again, but for what was superseded, and more than that.
+    put_back = await a_log_with(1, 2, 3, 4, 6, 7, 8, 15, 16, 20, 29)
+    assert await followed(table, put_back, 11) == [0, 11]
+    assert [row.version.counter for row in await table.scan()] == [20, 1, 2, 3, 4, 15, 16, 7, 8, 29]
+    assert await followed(table, put_back, 11) == [11], "once"
+
+
+async def test_a_topic_put_back_that_is_shorter_than_what_was_read_is_read_from_its_start():
+    table = MemoryTable()
+    await followed(table, await a_log_with(*range(1, 9)), 8)
+    assert (await followed(table, await a_log_with(1, 2, 3, 14), 4))[0] == 0
+    assert (await table.get("k4")).version.counter == 14
+
+
+async def test_a_topic_that_is_the_same_is_read_on_also_when_it_was_compacted_or_holds_what_was_refused():
+    table = MemoryTable()
+    log = await a_log_with(*range(1, 9), 11)
+    await log.append([Message(TOPIC, b"k2", b"a record without a version")])
+    await followed(table, log, 10)
+    await log.clean(CLOCK)
+    assert await followed(table, log, 10) == [10]
+    await log.append([to_message(TOPIC, record("k2", 12))])
+    assert await followed(table, log, 11) == [10, 11]
+
+
+async def test_refused_records_without_end_are_some_lines_and_not_a_flood(log):
+    table = MemoryTable()
+    await log.append([Message(TOPIC, b"a", b"no version") for _ in range(1500)])
+    with capture_logs() as lines:
+        async with running(keep(table, log, [TOPIC])):
+            await read_upto(table, 1500)
+    told = [line["count"] for line in lines if line["event"] == "record refused"]
+    assert told == [*range(1, 21), 1000]
 
 
 async def test_a_topic_made_anew_is_read_from_its_start(log):

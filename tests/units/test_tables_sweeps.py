@@ -1,15 +1,30 @@
 """What a table answers to a sweep: that it agrees, or digests, or rows in parts that a log takes."""
 
+import asyncio
+import contextlib
+
 import msgspec
 import pytest
 
+from transom.logs.memory import MemoryLog
+from transom.logs.protocol import TopicPartition
 from transom.logs.rules import BATCH_BYTES_MAX, ENTRY_BYTES_MAX, payload_bytes
 from transom.model.records import Record
 from transom.model.version import Version
+from transom.runtime.clock import ManualClock
 from transom.tables import sweeps
 from transom.tables.digests import BUCKETS, summary_of
 from transom.tables.memory import MemoryTable
-from transom.tables.sweeps import Answer, Request, answers, request_message
+from transom.tables.sweeps import (
+    DIGESTS,
+    SWEEPS,
+    Answer,
+    Request,
+    answer_sweeps,
+    answers,
+    read_answer,
+    request_message,
+)
 
 
 def record(key: str, counter: int = 1) -> Record:
@@ -62,3 +77,22 @@ def test_a_request_is_small_whatever_it_asks() -> None:
     message = request_message(request)
     assert payload_bytes(message) < 1024
     assert msgspec.msgpack.decode(message.value or b"", type=Request) == request
+
+
+async def test_who_asked_while_nobody_listened_is_answered_once_somebody_does() -> None:
+    log = MemoryLog(ManualClock())
+    await log.create([SWEEPS, DIGESTS])
+    for name, table in (("given up", "t"), ("waits", "t"), ("of another", "u")):
+        await log.append([request_message(Request(name, table, {}))])
+    answering = asyncio.create_task(answer_sweeps("t", MemoryTable(), log))
+    answered: list[str] = []
+    async with asyncio.timeout(30):
+        while len(answered) < 2:
+            at = {TopicPartition(DIGESTS.name, 0): len(answered)}
+            answered += [read_answer(entry).id for entry in await log.read(at, wait_seconds=30)]
+            if answered == ["waits"]:
+                await log.append([request_message(Request("later", "t", {}))])
+    assert answered == ["waits", "later"]
+    answering.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await answering

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from transom.catalog.kinds import shipped
+from transom.cli.output import harmless
 from transom.client.config import find, read_key
 from transom.client.hub import HubClient
 from transom.model.errors import NotFoundError
@@ -31,7 +32,11 @@ class Way(NamedTuple):
     def connect(self) -> HubClient:
         """A client of the hub; use it as a context. Raises `InvalidError`."""
         config = find(self.hub, self.key_file)
-        return HubClient(config.hub, read_key(config))
+
+        def late() -> None:
+            click.echo(f"waiting for the hub at {harmless(config.hub)}; Ctrl-C gives up", err=True)
+
+        return HubClient(config.hub, read_key(config), late)
 
 
 def hub_options(command: C) -> C:

@@ -1,7 +1,8 @@
 """Speaking to the hub's API: one method a verb, errors as exceptions, watches as iterators."""
 
+import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 from urllib.parse import quote
@@ -9,7 +10,7 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
-from transom.model.errors import TransomError, UnreachableError
+from transom.model.errors import UNREADABLE, TransomError, UnreachableError
 from transom.model.kinds import Kind
 from transom.model.resources import API_VERSION, JsonObject, Resource, to_json
 
@@ -17,6 +18,7 @@ PREFIX = f"/apis/{API_VERSION}"
 
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
+_LATE_SECONDS = 2.0
 _QUIET_SECONDS = 45.0
 """A watch that says nothing for so long is dead: the hub sends bookmarks three times as often."""
 _LINE_BYTES_MAX = 4 * 1024 * 1024
@@ -62,11 +64,13 @@ class HubClient:
     """A connection to the hub at `address`; used as `async with HubClient(address, key) as hub`.
 
     Every method raises `ApiError` when the hub refuses and `UnreachableError` when it does not answer.
+    `late` is called, once, when an answer takes more than 2 s: whoever waits can say so.
     """
 
-    def __init__(self, address: str, key: str) -> None:
+    def __init__(self, address: str, key: str, late: Callable[[], None] | None = None) -> None:
         self.address = address.rstrip("/")
         self._key = key
+        self._late = late
 
     async def __aenter__(self) -> Self:
         """Open the session."""
@@ -224,6 +228,7 @@ class HubClient:
         media: str = "application/json",
         timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109  # as the library takes it
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
+        late = asyncio.get_running_loop().call_later(_LATE_SECONDS, self._tell_late)
         try:
             async with self._session.request(
                 method,
@@ -233,18 +238,26 @@ class HubClient:
                 headers={"Content-Type": media} if body is not None else None,
                 timeout=timeout or self._session.timeout,
             ) as response:
+                late.cancel()
                 if not response.ok:
                     raise _refused(response.status, await response.read())
                 yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            why = str(error) or "it did not answer in time"
+            why = str(error) or "it did not answer in time; does its process run, and has it room to?"
             raise UnreachableError(f"cannot reach the hub at {self.address}: {why}") from None
+        finally:
+            late.cancel()
+
+    def _tell_late(self) -> None:
+        late, self._late = self._late, None
+        if late is not None:
+            late()
 
 
 def _refused(code: int, body: bytes) -> ApiError:
     try:
         return ApiError(msgspec.json.decode(body, type=dict[str, Any]))
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return ApiError({"code": code, "message": f"the hub answered {code}, and not as transom's hub does"})
 
 

@@ -16,7 +16,7 @@ import msgspec
 from starlette.requests import Request
 
 from transom.hub.api_errors import RefusedError
-from transom.model.errors import NotFoundError
+from transom.model.errors import UNREADABLE, NotFoundError
 from transom.model.kinds import Catalog, Kind
 from transom.model.names import Key
 from transom.model.resources import API_VERSION, Resource, to_json
@@ -120,7 +120,7 @@ class Continue(NamedTuple):
         try:
             data = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
             return msgspec.json.decode(data, type=cls)
-        except (binascii.Error, ValueError, msgspec.MsgspecError):
+        except (binascii.Error, ValueError, *UNREADABLE):
             raise RefusedError(
                 400, "query parameter 'continue' is not one that a list gave; list again without it"
             ) from None

@@ -17,6 +17,7 @@ from transom.hub.store import Store
 from transom.logs.protocol import Entry, Log, TopicPartition
 from transom.logs.records import from_entry
 from transom.model.errors import (
+    UNREADABLE,
     ForbiddenError,
     InvalidError,
     NotFoundError,
@@ -179,5 +180,5 @@ def _older_than(version: Version) -> Any:
 def _status(record: Record) -> JsonObject:
     try:
         return msgspec.json.decode(record.value, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise InvalidError(record.key, [Problem("", f"its value is not a JSON object: {error}")]) from None

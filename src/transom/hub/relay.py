@@ -36,13 +36,15 @@ async def check_incarnation(store: Store, log: Log) -> None:
     than what anybody was told before.
     """
     held = await read_position(log, _LINK, SourcePosition)
-    if held is not None and held.epoch == store.epoch and held.revision > store.changed.value:
+    if held is not None and (held.epoch, held.revision) > (store.epoch, store.changed.value):
         log_event.error(
             "the store was restored from an older copy; a new epoch begins",
             store_revision=store.changed.value,
             log_revision=held.revision,
+            store_epoch=store.epoch,
+            log_epoch=held.epoch,
         )
-        await store.begin_epoch()
+        await store.begin_epoch(held.epoch)
 
 
 @dataclass
@@ -61,7 +63,8 @@ class Relay:
         forgotten = 0
         while True:
             seen = self.store.changed.value
-            rows = await self.store.outbox(after, _BATCH)
+            # What was appended last is mostly the newest there is: looking again would keep others waiting.
+            rows = await self.store.outbox(after, _BATCH) if seen > after else ()
             if not rows:
                 await self.store.changed.above(seen)
                 continue

@@ -14,15 +14,16 @@ import msgspec
 from transom.hub.archive import Archive
 from transom.hub.contexts.roads import ContextRoads
 from transom.hub.contexts.service import RegionContexts
-from transom.hub.listening import listen
+from transom.hub.listening import Hearing, listen
 from transom.hub.rows import DesiredRows
+from transom.hub.silence import Silence
 from transom.hub.store import Store
 from transom.links.mirror import Mirror
 from transom.links.naming import mirrored_name
 from transom.links.publish import Publisher
 from transom.logs.protocol import Entry, Log, Topic
 from transom.logs.records import from_entry
-from transom.model.errors import InvalidError, TransomError
+from transom.model.errors import UNREADABLE, InvalidError, TransomError
 from transom.model.resources import JsonObject
 from transom.model.roads import DESIRED, DESIRED_TABLE, GATEWAYS, HEARTBEATS, STATUS, Heartbeat
 from transom.runtime.clock import Clock
@@ -74,15 +75,16 @@ class Roads:
     randomness: Randomness
     sweep_seconds: float
     contexts: RegionContexts | None = None
-    _heard_at: float = 0.0
     _heard: Heartbeat | None = None
-    _agreed_at: float = 0.0
+    _agreed_at: float | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
 
     def __post_init__(self) -> None:
         names = {topic: mirrored_name(topic, self.environment, self.region) for topic in (STATUS, HEARTBEATS)}
         self._status_topic = names[STATUS]
         self._heartbeat_topic = names[HEARTBEATS]
+        self._hearing = Hearing(self.clock)
+        self.silence = Silence(self.store, self.region, self.clock)
         self.publisher = Publisher(
             link=f"publish/{self.region}/{DESIRED}",
             source=DesiredRows(self.store, self.region),
@@ -121,6 +123,7 @@ class Roads:
             workers.start(f"mirror from {self.region}", self.mirror.run),
             workers.start(f"archive of {self.region}", self.archive.run),
             workers.start(f"heartbeats of {self.region}", self._listen),
+            workers.start(f"silence of {self.region}", self.silence.run),
         ]
         if self.context_roads is not None:
             self._tasks += self.context_roads.start(workers)
@@ -136,14 +139,14 @@ class Roads:
         """How the roads are now; asks the region, for a second at most."""
         now = self.clock.wall()
         down, up = await asyncio.gather(_within(self._down_lag()), _within(self.mirror.lag()))
-        swept = self.publisher.state.last_sweep
+        swept, agreed = self.publisher.state.last_sweep, self._agreed_at
         return RoadsReport(
             region=self.region,
             environment=self.environment,
             reachable=up is not None,
             down_lag=down,
             up_lag=up,
-            knows_age_seconds=round(now - self._agreed_at, 1) if self._agreed_at else None,
+            knows_age_seconds=None if agreed is None else round(self.clock.monotonic() - agreed, 1),
             last_heard=self._heard.time if self._heard else "",
             last_sweep_age_seconds=round(now - swept, 1) if swept else None,
             sweep_differences=self.publisher.state.differences_found,
@@ -160,16 +163,18 @@ class Roads:
     def _hear(self, entry: Entry) -> None:
         try:
             heartbeat = msgspec.json.decode(from_entry(entry).value, type=Heartbeat)
-        except (InvalidError, msgspec.MsgspecError) as error:
+        except (InvalidError, *UNREADABLE) as error:
             log_event.warning("a heartbeat cannot be read", region=self.region, error=str(error))
             return
-        self._heard, self._heard_at = heartbeat, entry.timestamp_ms / 1000
+        self._heard = heartbeat
+        said_at = self._hearing.said_at(self.region, entry.timestamp_ms / 1000)
+        self.silence.hear(said_at)
         # What the region had read by then is all there was for it: from here its knowledge ages.
         told = self.publisher.state
         if told.revision >= self.store.changed_for(self.region).value and all(
             heartbeat.desired.get(str(number), 0) >= end for number, end in told.ends.items()
         ):
-            self._agreed_at = self._heard_at
+            self._agreed_at = said_at
 
     async def _down_lag(self) -> int:
         bounds = await self.region_log.bounds(DESIRED)
@@ -185,6 +190,8 @@ class Roads:
             for name, state in self._workers.states.items()
             if name in mine and state.state != "running"
         }
+        if self.silence.is_silent:
+            problems["region"] = f"not heard of for {self.silence.seconds:.0f} s; its status is unknown"
         unknown = self.publisher.state.strangers
         if unknown:
             problems["sweep"] = (

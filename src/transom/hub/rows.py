@@ -35,9 +35,9 @@ class DesiredRows:
         """See `Source.revision`."""
         return self._store.changed.value
 
-    async def begin_epoch(self) -> None:
+    async def begin_epoch(self, above: int) -> None:
         """See `Source.begin_epoch`."""
-        await self._store.begin_epoch()
+        await self._store.begin_epoch(above)
 
     async def changes(self, after: int, most: int, *, every_lane: bool = False) -> Changes:  # noqa: ARG002
         """See `Source.changes`. There is one lane."""

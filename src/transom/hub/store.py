@@ -183,9 +183,11 @@ class Store:
         """
         return await self._writer.run(self._writer_db.run, work)
 
-    async def begin_epoch(self) -> None:
-        """Become a new incarnation: all that is published from now on is newer than all before."""
-        epoch = max(int(self._clock.wall()), self.epoch + 1)
+    async def begin_epoch(self, above: int = 0) -> None:
+        """Become a new incarnation: all that is published from now on is newer than all before, also than
+        what was published in the epoch `above`.
+        """
+        epoch = max(int(self._clock.wall()), self.epoch + 1, above + 1)
         await self._execute_write(update(counter).values(epoch=epoch))
         self.levels.epoch = epoch
 

@@ -9,10 +9,11 @@ state would both be let through.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from transom.hub.changes import Actor, Change, Held, evaluate
@@ -38,6 +39,7 @@ from transom.runtime.telemetry import get_logger
 log_event = get_logger(__name__)
 
 _KEYS_A_QUERY = 300
+_USERS_NAMED_MAX = 3
 
 
 class Job(NamedTuple):
@@ -193,7 +195,7 @@ class _Batch:
                 raise ConflictError(f"{after.key} is for {owner.kind} {owner.name!r}, which is gone or going")
 
     def _check_guards(self, kind: Kind, key: Key) -> None:
-        """A tenant with resources, or a region with deployments, is not deleted."""
+        """A tenant with resources, or a region that has deployments or is named anywhere, is not deleted."""
         if not kind.guards:
             return
         column = resources.c.namespace if kind.guards == "namespace" else resources.c.region
@@ -202,9 +204,38 @@ class _Batch:
             Key.parse(found) for found in self._db.execute(query.limit(len(self.accepted) + 1)).scalars()
         }
         made = {a.last.key for a in self.accepted if _guarded_by(kind.guards, a) == key.name}
-        alive = sorted(str(found) for found in stored | made if self._get(found) is not None)
+        alive = {found for found in stored | made if self._get(found) is not None}
+        if kind.guards == "region":
+            alive |= self._naming(key)
         if alive:
-            raise ConflictError(f"{key.kind} {key.name!r} is still used by {alive[0]}; delete that first")
+            users = sorted(str(found) for found in alive)
+            more = " and others" if len(users) > _USERS_NAMED_MAX else ""
+            raise ConflictError(
+                f"{key.kind} {key.name!r} is still used by {', '.join(users[:_USERS_NAMED_MAX])}{more}; "
+                "delete them, or have them name it no more, first"
+            )
+
+    def _naming(self, key: Key) -> set[Key]:
+        """Some of the resources whose spec names `key`; none when there are none."""
+        naming = [kind.name for kind in self._catalog if kind.references]
+        # Most are told apart by the database: whoever names it has its name in quotes.
+        query = select(resources.c.key).where(
+            resources.c.kind.in_(naming),
+            resources.c.deleted.is_(False),
+            func.instr(resources.c.body, f'"{key.name}"'.encode()) > 0,
+        )
+        candidates = chain(
+            (a.last.key for a in self.accepted), map(Key.parse, self._db.execute(query).scalars())
+        )
+        found: set[Key] = set()
+        for candidate in candidates:
+            references = self._catalog[candidate.kind].references
+            held = self._get(candidate)
+            if references and held is not None and key in references(held):
+                found.add(candidate)
+            if len(found) > _USERS_NAMED_MAX:
+                break
+        return found
 
 
 def commit(

@@ -38,7 +38,8 @@ class SourcePosition(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything up to `revision` of this `epoch` has been published.
 
     A link that is being filled carries every lane up to `fill`. `verified`: a sweep found nothing missing
-    since it was filled. `canary` is the counter of its newest canary. `since`: see `Canary`.
+    since it was filled. `canary` is the counter of its newest canary. `since`: see `Canary`. `swept` is when
+    a sweep came to its end last (wall seconds, 0 for never).
     """
 
     epoch: int
@@ -47,6 +48,7 @@ class SourcePosition(msgspec.Struct, frozen=True, omit_defaults=True):
     verified: bool = False
     canary: int = 0
     since: int = 0
+    swept: float = 0.0
 
 
 @dataclass
@@ -136,7 +138,9 @@ class Carrier:
             self._canary_due = self.clock.monotonic() + self.lane.canary_seconds
         fill = state.fill if upto < state.fill else 0
         counter = self._canaries.counter if self._canaries else 0
-        position = SourcePosition(self._epoch, upto, fill, state.verified, counter, state.since)
+        position = SourcePosition(
+            self._epoch, upto, fill, state.verified, counter, state.since, state.last_sweep
+        )
         *early, last = parts(self._messages(records), self.lane.batch + 1)
         offsets: list[int] = []
         for part in early:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from transom.logs.protocol import Log, Message, Topic, TopicPartition
-from transom.model.errors import InvalidError, Problem
+from transom.model.errors import UNREADABLE, InvalidError, Problem
 from transom.model.roads import LINK_POSITIONS
 
 POSITIONS = Topic(LINK_POSITIONS, compact=True)
@@ -43,5 +43,5 @@ async def read_position(log: Log, link: str, shape: type[P]) -> P | None:
         return None
     try:
         return msgspec.json.decode(found, type=shape)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise InvalidError(f"position of link {link!r}", [Problem("", str(error))]) from None

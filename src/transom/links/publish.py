@@ -103,10 +103,11 @@ class Publisher:
         """Take the link over, where it stands; returns whether to sweep at once."""
         state = self.state
         held = await carrier.begin(self.source.epoch)
+        if held is not None:
+            await self._check_not_rewound(held)
         if held is not None and held.epoch == self.source.epoch:
-            await self._check_not_rewound(held.revision)
             state.revision, state.fill, state.verified = held.revision, held.fill, held.verified
-            state.since = held.since
+            state.since, state.last_sweep = held.since, held.swept
         else:
             await self._begin_anew(carrier)
         state.started = True
@@ -115,14 +116,22 @@ class Publisher:
         reborn = held is not None and held.epoch != self.source.epoch
         return reborn or bool(self.lane.canary and not state.verified)
 
-    async def _check_not_rewound(self, published: int) -> None:
+    async def _check_not_rewound(self, held: SourcePosition) -> None:
         """A source cannot be older than what it has published, unless an older copy of it was put back."""
-        if published <= await self.source.revision():
+        epoch, published = self.source.epoch, held.revision
+        if held.epoch > epoch:
+            await self.source.begin_epoch(held.epoch)
+            raise RewoundError(
+                f"{self.link!r} has published in epoch {held.epoch}, the store is of epoch {epoch}: an older "
+                "copy of it was put back, or it was made anew by a clock that is behind. A new epoch has "
+                "begun, so that regions hear what is new; start the hub again"
+            )
+        if held.epoch < epoch or published <= await self.source.revision():
             return
         await self.clock.sleep(_SETTLE_SECONDS)  # a write may be known here a moment before it is told
         revision = await self.source.revision()
         if published > revision:
-            await self.source.begin_epoch()
+            await self.source.begin_epoch(epoch)
             raise RewoundError(
                 f"{self.link!r} has published up to revision {published}, the store is at {revision}: "
                 "an older copy of it was put back. A new epoch has begun, so that nothing is taken from the "

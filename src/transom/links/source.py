@@ -41,8 +41,10 @@ class Source(Protocol):
         """The newest revision of the source's storage."""
         ...
 
-    async def begin_epoch(self) -> None:
-        """Become a new incarnation: the storage was found to be an older copy of itself."""
+    async def begin_epoch(self, above: int) -> None:
+        """Become a new incarnation, above the epoch `above`: the storage was found to be an older copy of
+        itself.
+        """
         ...
 
     async def changes(self, after: int, most: int, *, every_lane: bool = False) -> Changes:

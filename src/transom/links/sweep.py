@@ -9,12 +9,10 @@ Source of the idea: anti-entropy with hash trees (Dynamo, 2007), one level deep.
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
 from transom.links.carrier import Carrier
 from transom.links.source import Source
 from transom.logs.protocol import TopicPartition
-from transom.model.errors import UnreachableError
+from transom.model.errors import UNREADABLE, UnreachableError
 from transom.model.records import Record
 from transom.model.version import Version
 from transom.runtime.clock import Clock
@@ -179,7 +177,7 @@ class Sweep:
                     continue
                 try:
                     answer = read_answer(entry)
-                except msgspec.MsgspecError as error:
+                except UNREADABLE as error:
                     raise self._nonsense(table, str(error)) from None
                 yield answer
                 if answer.last:

@@ -1,8 +1,10 @@
 """When sweeps come, and what follows from what they find.
 
-A sweep waits until every lane has sent all there was, compares, and mends. One that failed is tried again
-after a while, growing longer; so is one that found what a fill should have brought. While it waits for
-answers it holds nothing that publishing needs. Next on the data's way: `tables.sweeps`, in the region.
+A sweep waits until every lane has sent all there was, compares, and mends. Rows that a source holds back are
+waited for a while, because comparing around them costs more; not in a region that waits to be verified: it
+is compared up to there. One that failed is tried again after a while, growing longer; so is one that found
+what a fill should have brought. While it waits for answers it holds nothing that publishing needs. Next on
+the data's way: `tables.sweeps`, in the region.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -28,6 +30,10 @@ _LISTEN_SECONDS = 1.0
 _AGAIN_SECONDS = 1.0
 _AGAIN_SECONDS_MAX = 60.0
 _LOOK_SECONDS = 5.0
+_HELD_BACK_SECONDS = 600.0
+"""So long a sweep waits for rows that are held back. Each of them makes a bucket differ: the rows of those
+buckets are all compared then, and none is mended for it.
+"""
 _REMEMBERED_MAX = 10_000
 """So many mended rows are known again; as many refused ones a region's door tells apart."""
 
@@ -76,8 +82,8 @@ class Sweeper:
     async def sweep(self) -> int:
         """Compare the source with each of `tables` and mend what differs; returns how many rows did.
 
-        Waits until all lanes have sent what there is now; while rows are held back, or the lane is frozen,
-        that is until they are let go. Raises `UnreachableError` when a table does not answer; the others are
+        Waits until all lanes have sent what there is now, while the lane is frozen, and for a while for rows
+        that are held back. Raises `UnreachableError` when a table does not answer; the others are
         mended all the same.
         """
         revision, after = await self._settled()
@@ -106,24 +112,40 @@ class Sweeper:
         if silent is not None:
             raise silent
         self.carrier.state.last_sweep = self.clock.wall()
+        await self._note()
         return mended
 
     async def _settled(self) -> tuple[int, dict[TopicPartition, int]]:
         """Wait until every lane has sent all there is now; returns up to where they have, and the ends."""
         revision = await self.source.revision()
-        lanes = [(self.carrier.topic, self.carrier.state), *self.beside]
-        for _, state in lanes:
+        await self._drained(revision)
+        for _, state in self.beside:
             while state.revision < revision:
-                seen = state.moved.value
-                if state is self.carrier.state:
-                    await self.drain()
-                if state.revision < revision:
-                    await state.moved.above(seen, _LOOK_SECONDS)
+                await state.moved.above(state.moved.value, _LOOK_SECONDS)
         await self.carrier.thawed()
+        lanes = [(self.carrier.topic, self.carrier.state), *self.beside]
         ends = {
             TopicPartition(topic, number): end for topic, state in lanes for number, end in state.ends.items()
         }
         return min(state.revision for _, state in lanes), ends
+
+    async def _drained(self, revision: int) -> None:
+        """Wait until this lane has sent all up to `revision`; or all that is not held back, once waiting for
+        the rest is not worth it.
+        """
+        state, lane = self.carrier.state, self.carrier.lane
+        patience = _HELD_BACK_SECONDS if state.verified or not lane.canary else 0.0
+        until = self.clock.monotonic() + patience
+        while state.revision < revision:
+            seen = state.moved.value
+            await self.carrier.thawed()
+            await self.drain()
+            # Drained and behind still: the source holds the rest back.
+            if state.revision < revision and not lane.freeze.on:
+                left = until - self.clock.monotonic()
+                if left <= 0:
+                    return
+                await state.moved.above(seen, min(left, _LOOK_SECONDS))
 
     async def _mend(self, repairs: Sequence[Record], revision: int) -> list[str]:
         """Append those of `repairs` that are not on their way by themselves; returns their keys."""
@@ -141,6 +163,12 @@ class Sweeper:
         carrier.state.differences_found += len(repairs)
         _mended.labels(carrier.link).inc(len(repairs))
         return [record.key for record in repairs]
+
+    async def _note(self) -> None:
+        """Have the position say what the state says, now that nothing else may go out for long."""
+        await self.carrier.thawed()
+        async with self.carrier.turn:
+            await self.carrier.append([], self.carrier.state.revision)
 
     async def _verify(self) -> None:
         """A table has all there is: say so, once, for those that wait to know what does not exist."""

@@ -1,9 +1,10 @@
 """What a log promises, whichever engine keeps it. The words are Kafka's.
 
-A topic has partitions; a partition is an ordered row of entries, each at an offset. Offsets rise by one when
-appended; compaction and truncation leave gaps, never reuse an offset. A batch is appended whole or not at
-all, across topics, and is on disk when `append` returns. A log is opened by its own region only; another
-region reaches it through `remote`.
+A topic has partitions; a partition is an ordered row of entries, each at an offset. Offsets rise, and none is
+used twice; compaction and truncation leave gaps, and so do Kafka's transactions. A batch is appended whole or
+not at all, across topics, and is on disk when `append` returns; a read that waits gets it, one that does not
+may come a moment too early on Kafka. The embedded logs are opened by their own region only; another region
+reaches them through `remote`.
 """
 
 from collections.abc import Mapping, Sequence

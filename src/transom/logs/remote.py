@@ -24,7 +24,7 @@ from transom.logs.protocol import (
     TopicInfo,
     TopicPartition,
 )
-from transom.model.errors import InvalidError, Problem, UnauthorizedError, UnreachableError
+from transom.model.errors import UNREADABLE, InvalidError, Problem, UnauthorizedError, UnreachableError
 from transom.runtime.http import is_loopback
 
 T = TypeVar("T")
@@ -135,7 +135,7 @@ class RemoteLog:
         if status == 200:  # noqa: PLR2004
             try:
                 return msgspec.msgpack.decode(body, type=answer)
-            except msgspec.MsgspecError as error:
+            except UNREADABLE as error:
                 raise UnreachableError(f"log {self._url} answered what is no answer: {error}") from None
         if (told := wire.decode_error(body)) is not None:
             raise told

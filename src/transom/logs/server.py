@@ -16,6 +16,7 @@ import msgspec
 from transom.logs import wire
 from transom.logs.protocol import Entry, Log
 from transom.model.errors import (
+    UNREADABLE,
     ForbiddenError,
     InvalidError,
     Problem,
@@ -37,10 +38,15 @@ _CLIENT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Rights:
-    """Which topics a key may read and which it may append to (and truncate); "*" stands for all."""
+    """Which topics a key may read and which it may append to; "*" stands for all.
+
+    `links`: it may begin links, which takes fences, and make, widen and truncate the topics it appends to.
+    Who has that can end another's link, so only links have it.
+    """
 
     read: frozenset[str] = frozenset()
     append: frozenset[str] = frozenset()
+    links: bool = False
 
 
 class _TooLargeError(Exception):
@@ -83,7 +89,7 @@ async def _answer(
         return 200, wire.encode(await desk.answer(request, receive))
     except TransomError as error:
         return wire.encode_error(error)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         return wire.encode_error(InvalidError("request", [Problem("", str(error))]))
     except _TooLargeError:
         limit = Problem("", f"is over {wire.BODY_BYTES_MAX} bytes; send it in parts")
@@ -144,7 +150,8 @@ class _Desk:
     async def answer(self, request: wire.Request, receive: Receive) -> Any:  # noqa: C901, PLR0911  # a case each
         match request:
             case wire.Create():
-                self._check_any(topic.name for topic in request.topics)
+                self._check_links("make topics")
+                self._check("append", self.rights.append, [topic.name for topic in request.topics])
                 return await self.served.create(request.topics)
             case wire.Topics():
                 infos = await self.served.topics()
@@ -155,14 +162,14 @@ class _Desk:
             case wire.Read():
                 return await self._read(request, receive)
             case wire.GetBounds():
-                self._check_any([request.topic])
+                self._check("read or append", self.rights.read | self.rights.append, [request.topic])
                 return await self.served.bounds(request.topic)
             case wire.Truncate():
+                self._check_links("truncate topics")
                 self._check("append", self.rights.append, [request.topic])
                 return await self.served.truncate(request.topic, request.partition, request.before)
             case wire.TakeFence():
-                if not self.rights.append:
-                    raise ForbiddenError(f"key {self.key!r} may not append, so it may not take a fence")
+                self._check_links("take fences")
                 return await self.served.take_fence(request.name)
             case wire.Join():
                 self._check("read", self.rights.read, request.topics)
@@ -192,8 +199,9 @@ class _Desk:
             if not _has(held, topic):
                 raise ForbiddenError(f"key {self.key!r} has no right to {right} topic {topic!r} of this log")
 
-    def _check_any(self, topics: Iterable[str]) -> None:
-        self._check("read or append", self.rights.read | self.rights.append, topics)
+    def _check_links(self, what: str) -> None:
+        if not self.rights.links:
+            raise ForbiddenError(f"key {self.key!r} is no link's, so it may not {what}")
 
 
 def _has(held: frozenset[str], topic: str) -> bool:

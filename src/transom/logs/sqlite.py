@@ -44,13 +44,16 @@ from transom.logs.sqlite_schema import (
     waiters_folder,
 )
 from transom.logs.sqlite_wakeup import Wakeup
+from transom.model.errors import UNREADABLE
 from transom.runtime.clock import Clock
 from transom.runtime.group_commit import GroupCommit
 from transom.runtime.randomness import Randomness
+from transom.runtime.telemetry import get_logger
 from transom.runtime.threads import SerialThread
 
 P = ParamSpec("P")
 T = TypeVar("T")
+log_event = get_logger(__name__)
 
 _decode_headers = msgspec.msgpack.Decoder(Headers).decode
 
@@ -287,10 +290,27 @@ def _entries(
             timestamp_ms,
             key,
             value,
-            _decode_headers(headers) if headers else (),
+            _read_headers(at, position & OFFSET_MASK, headers) if headers else (),
         )
         entries.append(entry)
-        size += rules.payload_bytes(entry)
+        size += len(key or b"") + len(value or b"") + len(headers or b"")
         if size > rules.READ_BYTES_MAX:
             break
     return entries
+
+
+def _read_headers(at: TopicPartition, offset: int, data: bytes) -> Headers:
+    """The headers of an entry. Those that the disk has spoiled count as none: then whoever needs them refuses
+    this entry alone, and reads on.
+    """
+    try:
+        return _decode_headers(data)
+    except UNREADABLE as error:
+        log_event.error(  # noqa: TRY400  # where it came from says nothing
+            "the headers of an entry cannot be read; the disk may be failing",
+            topic=at.topic,
+            partition=at.partition,
+            offset=offset,
+            error=str(error),
+        )
+        return ()

@@ -12,6 +12,7 @@ import msgspec
 from transom.logs.protocol import Fence, Membership, Message, Topic, TopicPartition
 from transom.logs.rules import MEBIBYTE
 from transom.model.errors import (
+    UNREADABLE,
     ConflictError,
     FencedError,
     ForbiddenError,
@@ -169,5 +170,5 @@ def decode_error(body: bytes) -> TransomError | None:
             what, problems = told.arguments
             return InvalidError(what, [Problem(path, message) for path, message in problems])
         return kind(*told.arguments)
-    except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, *UNREADABLE):
         return None

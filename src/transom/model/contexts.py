@@ -15,13 +15,19 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
-from transom.model.errors import InvalidError, NotFoundError, Problem
+from transom.model.errors import UNREADABLE, InvalidError, NotFoundError, Problem
 from transom.model.resources import Resource, to_json
 
 V = TypeVar("V", bound=msgspec.Struct)
 
 VALUE_BYTES_MAX = 16 * 1024
 """The largest value of one context. What is larger is not slowly changing platform data."""
+
+DELETED = b'{"deleted":true}'
+"""The value of a delete marker when the subject was deleted. One for a region that it left has another."""
+
+_TAKES_RIGHTS = b'"~restricts":true}'
+"""How every value that restricts ends, whatever its schema: who cannot read it must not go on as before."""
 
 EVERYWHERE: frozenset[str] = frozenset("*")
 """Every region there is, and those still to come."""
@@ -33,11 +39,17 @@ class ContextKind(ABC, Generic[V]):
     `name` stands first in the keys; `schema` is the version of the value's schema: raise it when `value` or
     `build` changes, and every context of the kind is built anew and rolled out region by region. `subject` is
     the kind of resource that one context is made of; beside it only the subject's tenant may be read, so that
-    a change of either tells exactly which contexts to look at again.
+    a change of either tells exactly which contexts to look at again. `deletes_for_good`: deleting the subject
+    takes rights away, as revoking does.
+
+    What took rights away is undone by nothing but a later word of the same store of the hub. A store that was
+    restored may have forgotten it: a region takes no value of another epoch that gives back what a deletion,
+    a final value (`is_final`) or a restricting one (`restricts`) has taken, and says so.
     """
 
     name: ClassVar[str]
     schema: ClassVar[int] = 1
+    deletes_for_good: ClassVar[bool] = False
     value: ClassVar[type[msgspec.Struct]]
     subject: ClassVar[str]
 
@@ -65,11 +77,7 @@ class ContextKind(ABC, Generic[V]):
         return False
 
     def is_final(self, value: V) -> bool:  # noqa: ARG002
-        """Whether the subject never has another kind of value again (a revoked key stays revoked).
-
-        The hub's own rules see to that; a hub whose store was restored may have forgotten. So a region that
-        holds a final value takes none that is not.
-        """
+        """Whether the subject never has another kind of value again (a revoked key stays revoked)."""
         return False
 
     def decode(self, data: bytes) -> V:
@@ -78,7 +86,7 @@ class ContextKind(ABC, Generic[V]):
         """
         try:
             return msgspec.json.decode(data, type=self.value)  # pyright: ignore[reportReturnType]
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise InvalidError(f"a value of {self.name}/{self.schema}", [Problem("", str(error))]) from None
 
     def encode(self, value: V) -> bytes:
@@ -87,11 +95,18 @@ class ContextKind(ABC, Generic[V]):
         Raises `InvalidError`.
         """
         data = to_json(value)
+        if self.restricts(value):
+            data = data[:-1] + (b"," if len(data) > len(b"{}") else b"") + _TAKES_RIGHTS
         if len(data) > VALUE_BYTES_MAX:
             wrong = f"{len(data)} bytes; at most {VALUE_BYTES_MAX}"
             raise InvalidError(f"a value of {self.name}", [Problem("", wrong)])
         self.decode(data)
         return data
+
+
+def takes_rights(data: bytes) -> bool:
+    """Whether a value, of whatever kind and schema, takes rights away (`ContextKind.restricts`)."""
+    return data.endswith(_TAKES_RIGHTS)
 
 
 def regions_of_tenant(tenant: Resource | None) -> frozenset[str]:
@@ -101,13 +116,20 @@ def regions_of_tenant(tenant: Resource | None) -> frozenset[str]:
 
 
 class ContextKinds:
-    """The context kinds of one system, by name. Raises `InvalidError` when two share a name."""
+    """The context kinds of one system, by name.
+
+    Raises `InvalidError` when two share a name, or a value is none to which a field can be added.
+    """
 
     def __init__(self, kinds: Iterable[ContextKind[Any]]) -> None:
         self._kinds: dict[str, ContextKind[Any]] = {}
         for kind in kinds:
             if kind.name in self._kinds or not kind.name.isidentifier():
                 wrong = "stands twice" if kind.name in self._kinds else "is not an identifier"
+                raise InvalidError("the context kinds", [Problem(kind.name, wrong)])
+            layout = kind.value.__struct_config__
+            if layout.array_like or layout.forbid_unknown_fields:
+                wrong = "its value takes no further fields: leave out array_like and forbid_unknown_fields"
                 raise InvalidError("the context kinds", [Problem(kind.name, wrong)])
             self._kinds[kind.name] = kind
 

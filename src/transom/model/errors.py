@@ -6,7 +6,7 @@ command line maps them to exit codes in another.
 
 from collections.abc import Iterable
 from enum import Enum
-from typing import ClassVar, cast
+from typing import ClassVar, Final, cast
 
 import msgspec
 
@@ -20,6 +20,12 @@ class Advice(Enum):
     """Trying again cannot help until someone changes something: say so and leave it."""
     CRASH = "crash"
     """A promise is broken; going on could make it worse: end the process."""
+
+
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding bytes that came from elsewhere raises. `MsgspecError` alone is not all of it: text that is
+not UTF-8, and what is nested too deep, have errors of their own, which would end whoever reads.
+"""
 
 
 class TransomError(Exception):

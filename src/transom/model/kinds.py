@@ -51,7 +51,8 @@ class Kind:
     else may: invariant 6). `reads` are the kinds the owner looks at. `region_of` names the region a resource
     is published to. `references` names what must exist when a spec is written. `finalizers` are put on every
     new resource; the role named after the slash removes its own. `guards` is the column ("namespace" or
-    "region") by which others depend on a resource of this kind: it cannot be deleted while they exist.
+    "region") by which others depend on a resource of this kind: it cannot be deleted while they exist, nor a
+    region while the `references` of anything name it.
     `check_update` names what is wrong with changing a spec from one value to another, each fit on its own.
     `fold_zones` makes one status of the statuses that a region's zones report.
     """

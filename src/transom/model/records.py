@@ -26,5 +26,6 @@ class Record(msgspec.Struct, frozen=True):
     def fingerprint(self) -> bytes:
         """32 bytes that differ when key, version, deletion or value differ (SHA-256, length-prefixed)."""
         key = self.key.encode()
-        head = f"{len(key)}:{self.version}:{int(self.deleted)}:".encode()
+        epoch, counter, origin = self.version  # as str(version), without the call
+        head = f"{len(key)}:{epoch}.{counter}.{origin}:{int(self.deleted)}:".encode()
         return hashlib.sha256(head + key + self.value).digest()

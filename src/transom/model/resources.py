@@ -106,7 +106,7 @@ def to_json(value: Any) -> bytes:
 
 
 def from_json(data: bytes) -> Resource:
-    """Read a resource that `to_json` wrote. Raises `msgspec.DecodeError` or `msgspec.ValidationError`."""
+    """Read a resource that `to_json` wrote. Raises what `errors.UNREADABLE` says."""
     return _decoder.decode(data)
 
 

@@ -17,6 +17,8 @@ LINK_POSITIONS = "link-positions"
 DESIRED_TABLE = "desired"
 """What the region's table of `DESIRED` is called in sweeps."""
 
+REGION_SILENT = "RegionSilent"
+"""The reason of conditions that are not known to be so any more, because the region is not heard of."""
 
 CONTEXTS = "contexts"
 """The fast lane of contexts: single changes and revocations. Feeds one table with `CONTEXTS_BULK`."""
@@ -59,6 +61,7 @@ class GatewayBeat(msgspec.Struct, frozen=True):
     theirs. `age_seconds` is how old its knowledge is (None: it never had any). `read` is the next offset of
     each topic ("contexts/0"). `refused` are records its door refused, by key, and why, the newest 20;
     `refused_count` how many since its start. `errors` counts requests that failed for its own fault.
+    `instance` is another at each start, and of each gateway.
     """
 
     region: str
@@ -76,6 +79,7 @@ class GatewayBeat(msgspec.Struct, frozen=True):
     errors: int = 0
     address: str = ""
     workers: dict[str, str] = {}
+    instance: str = ""
 
 
 class Heartbeat(msgspec.Struct, frozen=True):

@@ -8,8 +8,8 @@ from typing import NamedTuple, Self
 
 from transom.model.errors import InvalidError, Problem
 
-_NUMBER = re.compile(r"[0-9]{1,18}")
-"""What every table can store in 64 bits; a larger number would stop whoever reads it."""
+_TEXT = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})\.(.+)", re.DOTALL)
+"""18 digits: what every table can store in 64 bits. A larger number would stop whoever reads it."""
 
 
 class Version(NamedTuple):
@@ -30,10 +30,10 @@ class Version(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read what `str` wrote. Raises `InvalidError`."""
-        epoch, _, rest = text.partition(".")
-        counter, _, origin = rest.partition(".")
-        if not (_NUMBER.fullmatch(epoch) and _NUMBER.fullmatch(counter) and origin):
+        found = _TEXT.fullmatch(text)
+        if found is None:
             raise InvalidError(
                 f"version {text!r}", [Problem("", "expected EPOCH.COUNTER.ORIGIN, as 3.17.hub")]
             )
+        epoch, counter, origin = found.groups()
         return cls(int(epoch), int(counter), origin)

@@ -23,7 +23,7 @@ import msgspec
 
 from transom import __version__
 from transom.hub.config import HubConfig
-from transom.model.errors import InvalidError, NewerDataError, Problem
+from transom.model.errors import UNREADABLE, InvalidError, NewerDataError, Problem
 from transom.model.names import LABEL_RULE, is_label
 from transom.region.config import RegionConfig
 from transom.region.gateway.config import GatewayConfig
@@ -109,7 +109,7 @@ def check_format(folder: Path) -> None:
         held = msgspec.json.decode(marker.read_bytes(), type=_Marker)
     except FileNotFoundError:
         return
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise InvalidError(f"marker {marker}", [Problem("", f"cannot be read: {error}")]) from None
     if held.format > _FORMAT:
         raise NewerDataError(

@@ -18,7 +18,7 @@ from uuid import UUID
 import msgspec
 from prometheus_client import Counter
 
-from transom.model.errors import InvalidError, Problem
+from transom.model.errors import UNREADABLE, InvalidError, Problem
 from transom.model.records import Record
 from transom.model.resources import JsonObject, from_json, to_json
 from transom.region.desired import Inbox
@@ -133,7 +133,7 @@ class Agent:
             if str(resource.key) != record.key:
                 raise InvalidError(record.key, [Problem("metadata", f"says it is {resource.key}")])  # noqa: TRY301
             spec = None if resource.deleting else planner.parse(resource)
-        except (msgspec.MsgspecError, InvalidError) as error:
+        except (InvalidError, *UNREADABLE) as error:
             _refused.labels(self.place.zone).inc()
             log_event.warning("desired record refused", key=record.key, version=version, error=str(error))
             last_good = held or Wanted(record.key, version, version)

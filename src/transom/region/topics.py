@@ -27,11 +27,13 @@ TOPICS = (
 LINK_RIGHTS = Rights(
     read=frozenset({STATUS, HEARTBEATS, GATEWAYS, DIGESTS.name, LINK_POSITIONS}),
     append=frozenset({DESIRED, CONTEXTS, CONTEXTS_BULK, SWEEPS.name, LINK_POSITIONS}),
+    links=True,
 )
 """The key of the control link: desired state, contexts and sweep requests in, reports and answers out."""
 
 GATEWAY_RIGHTS = Rights(
-    read=frozenset({CONTEXTS, CONTEXTS_BULK, STATUS, SWEEPS.name}),
+    read=frozenset({CONTEXTS, CONTEXTS_BULK, STATUS, SWEEPS.name, GATEWAYS}),
     append=frozenset({GATEWAYS, DIGESTS.name}),
 )
-"""The key of the region's gateways on other machines: all that they read, their beats and their answers."""
+"""The key of the region's gateways on other machines: all that they read, their beats (each looks
+whether another has its name) and their answers."""

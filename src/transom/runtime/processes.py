@@ -27,7 +27,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from transom.model.errors import ConflictError, ExistsError, InvalidError, Problem
+from transom.model.errors import UNREADABLE, ConflictError, ExistsError, InvalidError, Problem
 from transom.model.resources import JsonObject, to_json
 from transom.runtime.clock import Clock
 from transom.runtime.randomness import new_secret
@@ -72,7 +72,7 @@ def recall(folder: Path) -> ProcessRecord | None:
         return msgspec.json.decode((folder / RECORD_FILE).read_bytes(), type=ProcessRecord)
     except FileNotFoundError:
         return None
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise InvalidError(f"process record {folder / RECORD_FILE}", [Problem("", str(error))]) from None
 
 

@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 _SECRET_WORDS = ("authorization", "password", "secret", "token", "api_key", "link_key")
 
+_TOLD_MAX, _TELL_EVERY = 20, 1000
+
 metrics = CollectorRegistry()
 """The metrics of this process. Named after Prometheus' conventions, prefix `transom_`, units in the name."""
 
@@ -47,6 +49,11 @@ def blank_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -
         if any(word in name.lower() for word in _SECRET_WORDS):
             event[name] = "[secret]"
     return event
+
+
+def is_told(count: int) -> bool:
+    """Whether the `count`th event of its kind is worth a line: of many alike come some, not a flood."""
+    return count <= _TOLD_MAX or count % _TELL_EVERY == 0
 
 
 def exposition() -> bytes:

@@ -6,10 +6,12 @@ the last good one (invariant 9).
 
 A table may outlive the log that feeds it. When that was lost and began anew, the offsets held would skip what
 the new log holds below them, a revocation perhaps. So a table remembers which topic it read, in a row of its
-own, and a topic made anew is read from its start.
+own, and a topic made anew is read from its start. So is one that was put back to an earlier copy and has
+grown past the offsets held: then what stands just below them is newer than what the table has.
 """
 
 import asyncio
+from collections import Counter as Counted
 from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import Counter
@@ -19,7 +21,7 @@ from transom.logs.records import from_entry
 from transom.model.errors import InvalidError, OutOfRangeError, UnknownTopicError, UnreachableError
 from transom.model.records import Record
 from transom.model.version import Version
-from transom.runtime.telemetry import get_logger, metrics
+from transom.runtime.telemetry import get_logger, is_told, metrics
 from transom.tables.digests import MARK
 from transom.tables.protocol import Table
 
@@ -36,6 +38,8 @@ _BATCH_MAX = 8000
 """In a hurry it takes more at once: a large table is filled twice as fast."""
 _BREATH = 50
 """So many records are checked in one go: requests are served in between."""
+_LOOK_BACK = 100
+"""So many offsets are looked at again before reading on."""
 _ORIGIN = "here"
 
 _refused = Counter(
@@ -73,6 +77,7 @@ async def keep(
     can be run again then.
     """
     ids = await _topic_ids(log, topics)
+    await _forget_what_was_put_back(table, log, ids)
     positions = await _start(table, log, ids)
     ends = {
         TopicPartition(topic, partition): bounds.end
@@ -83,6 +88,7 @@ async def keep(
     unmarked = {
         topic: topic_id for topic, topic_id in ids.items() if not await _is_known(table, topic, topic_id)
     }
+    refused: Counted[str] = Counted()
     while True:
         await _mark_passed(table, unmarked, positions)
         try:
@@ -96,12 +102,16 @@ async def keep(
         if await _topic_ids(log, topics) != ids:
             raise UnreachableError("a topic was made anew: it is read from its start")
         if entries:
-            await _apply(table, entries, positions, read)
+            await _apply(table, entries, positions, read, refused)
             tell(_is_behind(positions, ends))
 
 
 async def _apply(
-    table: Table, entries: Sequence[Entry], positions: dict[TopicPartition, int], read: Read
+    table: Table,
+    entries: Sequence[Entry],
+    positions: dict[TopicPartition, int],
+    read: Read,
+    refused: Counted[str],
 ) -> None:
     records: list[Record] = []
     moved = {entry.position: entry.offset + 1 for entry in entries}
@@ -110,7 +120,9 @@ async def _apply(
             record = read(entry)
         except InvalidError as error:
             _refused.labels(entry.topic).inc()
-            log_event.warning("record refused", error=str(error))
+            refused[entry.topic] += 1
+            if is_told(refused[entry.topic]):
+                log_event.warning("record refused", error=str(error), count=refused[entry.topic])
             record = None
         if record is not None:
             records.append(record)
@@ -151,6 +163,44 @@ async def _start(table: Table, log: Log, ids: Mapping[str, str]) -> dict[TopicPa
     return positions
 
 
+async def _forget_what_was_put_back(table: Table, log: Log, ids: Mapping[str, str]) -> None:
+    """Forget having read a topic of which the table skips something."""
+    for topic, topic_id in ids.items():
+        if await _is_known(table, topic, topic_id) and await _skips(table, log, topic):
+            log_event.warning("a topic was put back to an earlier copy: it is read anew", topic=topic)
+            await _remember(table, topic, b"")
+
+
+async def _skips(table: Table, log: Log, topic: str) -> bool:
+    """Whether something newer than the table has stands just below where it would read on.
+
+    What was sent again since the topic was put back stands in the order of its versions: if any of it is
+    below that place, so is what stands last there. Compaction may have taken that away meanwhile, when the
+    table was away for long; then the next sweep finds out.
+    """
+    held = await table.positions()
+    for partition, bounds in (await log.bounds(topic)).items():
+        at = TopicPartition(topic, partition)
+        position = held.get(at, 0)
+        if position > bounds.end:
+            return True
+        since = max(bounds.start, position - _LOOK_BACK)
+        entries = await log.read({at: since}, most=_LOOK_BACK) if since < position else ()
+        for entry in entries:
+            if entry.offset < position and await _is_newer(table, entry):
+                return True
+    return False
+
+
+async def _is_newer(table: Table, entry: Entry) -> bool:
+    try:
+        record = from_entry(entry)
+    except InvalidError:
+        return False
+    held = await table.get(record.key)
+    return held is not None and held.version < record.version
+
+
 def _is_behind(positions: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> bool:
     return any(positions[at] < end for at, end in ends.items())
 
@@ -167,10 +217,14 @@ async def _mark_passed(
     held = await table.positions()
     for topic, topic_id in list(unmarked.items()):
         if all(offset >= held.get(at, 0) for at, offset in positions.items() if at.topic == topic):
-            before = await table.get(_mark(topic))
-            counter = before.version.counter + 1 if before else 1
-            await table.apply([Record(_mark(topic), Version(0, counter, _ORIGIN), topic_id.encode())], {})
+            await _remember(table, topic, topic_id.encode())
             del unmarked[topic]
+
+
+async def _remember(table: Table, topic: str, topic_id: bytes) -> None:
+    before = await table.get(_mark(topic))
+    counter = before.version.counter + 1 if before else 1
+    await table.apply([Record(_mark(topic), Version(0, counter, _ORIGIN), topic_id)], {})
 
 
 async def _is_known(table: Table, topic: str, topic_id: str) -> bool:

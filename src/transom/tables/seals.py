@@ -7,16 +7,20 @@ names the region: a record sealed for one is refused by every other.
 
 A tree has at most 64 leaves; a larger batch gets several. The way up is then at most 6 hashes, a record's
 seal under 300 bytes, and making a signature costs each record less than a microsecond.
+
+Neighbours share most of their way. Who has proven one record of a batch knows the nodes beside its way, and
+for the next one climbs only until it meets one of them: a hash a record instead of six.
 Next on the data's way: `links.carrier` sends, the region's door checks.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Container, Sequence
 
 import msgspec
 
 from transom.logs.protocol import Headers
-from transom.model.errors import InvalidError, Problem
+from transom.model.errors import UNREADABLE, InvalidError, Problem
 from transom.model.records import Record
 from transom.runtime.signing import Signer, Trust
 
@@ -24,6 +28,11 @@ SEAL_HEADER = "transom-seal"
 LEAVES_MAX = 64
 
 _HASH_BYTES = 32
+_BATCHES_MAX = 8
+"""Batches whose proven nodes are remembered, about 50 KiB each. Two lanes are read at a time, in order."""
+
+_Node = tuple[int, int, bytes]
+"""A node of a tree: the width of its level, its index there, its hash and behind that its way up."""
 
 
 class Seal(msgspec.Struct, frozen=True, array_like=True):
@@ -60,6 +69,7 @@ class Seals:
     def __init__(self, region: str, trust: Trust) -> None:
         self._region = region
         self._trust = trust
+        self._proven: OrderedDict[tuple[str, bytes, int], set[_Node]] = OrderedDict()
 
     def check(self, headers: Headers, record: Record) -> bytes:
         """What tells the batch of `record` from all others: its signature.
@@ -73,19 +83,31 @@ class Seals:
             )
         try:
             proof = _decode(sealed)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise _refused(record, f"carries a seal that cannot be read ({error})") from None
-        root = _root(_leaf(record), proof)
+        batch = (proof.key_id, proof.signature, proof.count)
+        proven = self._proven.get(batch)
+        beside: list[_Node] = []
+        root = _climb(_leaf(record), proof, proven or (), beside)
         if root is None:
             raise _refused(
                 record, f"carries a seal whose way does not lead from leaf {proof.index} to a root"
             )
+        if root:
+            self._verify(record, proof, root)
+        if proven is None:
+            proven = self._proven[batch] = set()
+            if len(self._proven) > _BATCHES_MAX:
+                self._proven.popitem(last=False)
+        proven.update(beside)
+        return proof.signature
+
+    def _verify(self, record: Record, proof: Seal, root: bytes) -> None:
         try:
             self._trust.verify(proof.key_id, proof.signature, _statement(self._region, proof.count, root))
         except InvalidError as error:
             why = "; ".join(problem.message for problem in error.problems)
             raise _refused(record, f"carries a seal that region {self._region!r} refuses: it {why}") from None
-        return proof.signature
 
 
 def _sealed(headers: Headers) -> bytes | None:
@@ -129,20 +151,27 @@ def _path(levels: list[list[bytes]], index: int) -> bytes:
     return path
 
 
-def _root(leaf: bytes, proof: Seal) -> bytes | None:
-    """The root that `proof` leads to from `leaf`; None when it leads nowhere."""
+def _climb(leaf: bytes, proof: Seal, proven: Container[_Node], beside: list[_Node]) -> bytes | None:
+    """The root that `proof` leads to from `leaf`; None when it leads nowhere, empty when it leads to a node
+    that is `proven`. The nodes next to its way are added to `beside`: whatever root this one has, they have.
+
+    A node counts as proven only with the same way up: climbing on would lead to the same root.
+    """
     index, width, path = proof.index, proof.count, proof.path
     if not 0 <= index < width <= LEAVES_MAX:
         return None
     node = leaf
     at = 0
     while width > 1:
+        if (width, index, node + path[at:]) in proven:
+            return b""
         if index ^ 1 < width:
-            beside = path[at : at + _HASH_BYTES]
-            if len(beside) < _HASH_BYTES:
+            other = path[at : at + _HASH_BYTES]
+            if len(other) < _HASH_BYTES:
                 return None
-            node = _node(beside, node) if index & 1 else _node(node, beside)
             at += _HASH_BYTES
+            beside.append((width, index ^ 1, other + node + path[at:]))
+            node = _node(other, node) if index & 1 else _node(node, other)
         index >>= 1
         width = (width + 1) >> 1
     return node if at == len(path) else None

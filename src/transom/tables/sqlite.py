@@ -3,6 +3,10 @@
 Rows and positions change in one transaction. `synchronous=NORMAL`: power loss may take the last
 transactions, whole ones, and the log brings them again from the position that was lost with them.
 
+Keys come in no order. Kept in the order of their keys, a million rows are touched all over by every batch, a
+page for almost each row; so they stand in the order in which they came, and only the index by `place_of`,
+some twenty bytes a row, is touched all over.
+
 Whoever only reads has a connection and a thread of its own, opened when it is first needed: one for what
 looks at many rows (a sweep of a million takes seconds), one for single rows. So a get waits neither for a
 sweep nor for an apply, and a sweep for nobody.
@@ -21,29 +25,30 @@ from transom.runtime.signals import Level
 from transom.runtime.steps import step
 from transom.runtime.threads import SerialThread
 from transom.tables.core import newest
-from transom.tables.digests import MARK, Digest, bucket_of, digest_of
+from transom.tables.digests import MARK, Digest, digest_of, first_place, place_of
 
 T = TypeVar("T")
 
 APPLICATION_ID = 0x7472_7462
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _CACHE_KIB = 64 * 1024
 _CHECKPOINT_PAGES = 8000
-"""Keys come in no order, so almost every row of a fill changes a page of its own; one that is changed again
-before it is checkpointed is written once."""
+"""Every batch of a fill changes most pages of the index; one that is changed again before it is checkpointed
+is written once."""
 
 _SCHEMA = """
 CREATE TABLE rows (
-    key     TEXT PRIMARY KEY,
+    id      INTEGER PRIMARY KEY,
+    place   INTEGER NOT NULL,
+    key     TEXT NOT NULL,
     epoch   INTEGER NOT NULL,
     counter INTEGER NOT NULL,
     origin  TEXT NOT NULL,
     deleted INTEGER NOT NULL,
     value   BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
--- The newest version held is asked for with every heartbeat.
-CREATE INDEX rows_by_version ON rows (epoch, counter, origin);
+CREATE INDEX rows_by_place ON rows (place);
 
 CREATE TABLE positions (
     topic          TEXT NOT NULL,
@@ -54,16 +59,20 @@ CREATE TABLE positions (
 """
 
 _COLUMNS = "key, epoch, counter, origin, value, deleted"
-_FIND = f"SELECT {_COLUMNS} FROM rows WHERE key = ?"  # noqa: S608  # constants only
-# The upper bound comes as bytes: 0xFF stands in no UTF-8 text, so no key with the prefix lies above it.
-_SCAN = f"""SELECT {_COLUMNS} FROM rows
-WHERE deleted = 0 AND key >= ? AND key < CAST(? AS TEXT) ORDER BY key"""  # noqa: S608
 _NO_MARK = f"key NOT GLOB '{MARK}*'"
-_SCAN_ALL = f"SELECT {_COLUMNS} FROM rows WHERE deleted = 0 AND {_NO_MARK} ORDER BY key"  # noqa: S608
+_LIVE = f"SELECT {_COLUMNS} FROM rows WHERE deleted = 0"  # noqa: S608  # constants only
+_FIND = f"SELECT {_COLUMNS} FROM rows WHERE place = ? AND key = ?"  # noqa: S608
+# One question for all: asking for each alone costs more than everything else that is done with a new row.
+_HELD = f"SELECT id, {_COLUMNS} FROM rows WHERE place IN (SELECT value FROM json_each(?))"  # noqa: S608
+# The upper bound comes as bytes: 0xFF stands in no UTF-8 text, so no key with the prefix lies above it.
+_SCAN = f"{_LIVE} AND key >= ? AND key < CAST(? AS TEXT) ORDER BY key"
+_ALL = f"{_LIVE} AND {_NO_MARK}"
+_BUCKET = f"{_ALL} AND place >= ? AND place < ?"
 _COUNT = f"SELECT count(*) FROM rows WHERE deleted = 0 AND {_NO_MARK}"  # noqa: S608
 _LATEST = f"""SELECT {_COLUMNS} FROM rows WHERE {_NO_MARK}
 ORDER BY epoch DESC, counter DESC, origin DESC LIMIT 1"""  # noqa: S608
-_PUT = f"INSERT OR REPLACE INTO rows ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608
+# Without an id it is a new row, with one it takes the place of the row that has it.
+_PUT = f"INSERT OR REPLACE INTO rows (id, place, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 _MOVE = """
 INSERT INTO positions (topic, partition, next_offset) VALUES (?, ?, ?)
 ON CONFLICT DO UPDATE SET next_offset = max(next_offset, excluded.next_offset)
@@ -82,6 +91,8 @@ class SqliteTable:
         self._thread = thread
         self._count: int | None = None
         """Live rows, once somebody has asked; changed on the table's thread only."""
+        self._latest: Record | None = None
+        """The newest row, once somebody has asked: rows never go, so only a newer one takes its place."""
         self._single = _Reading(path, "single rows")
         self._many = _Reading(path, "many rows")
 
@@ -113,15 +124,15 @@ class SqliteTable:
 
     async def get(self, key: str) -> Record | None:
         """See `Table.get`."""
-        return await self._single.run(lambda db: _one(db.execute(_FIND, (key,))))
+        return await self._single.run(lambda db: _one(db.execute(_FIND, (place_of(key), key))))
 
     async def scan(self, prefix: str = "") -> list[Record]:
         """See `Table.scan`."""
         return await self._many.run(lambda db: list(_scan(db, prefix)))
 
     async def latest(self) -> Record | None:
-        """See `Table.latest`."""
-        return await self._single.run(lambda db: _one(db.execute(_LATEST)))
+        """See `Table.latest`. The first asking looks at every row."""
+        return await self._thread.run(self._newest)
 
     async def count(self) -> int:
         """See `Table.count`. The first asking counts, about a second for a million rows."""
@@ -134,7 +145,7 @@ class SqliteTable:
     async def in_buckets(self, buckets: Collection[int]) -> list[Record]:
         """See `Table.in_buckets`."""
         wanted = set(buckets)
-        return await self._many.run(lambda db: [row for row in _scan(db) if bucket_of(row.key) in wanted])
+        return await self._many.run(lambda db: [row for bucket in wanted for row in _bucket(db, bucket)])
 
     async def close(self) -> None:
         """See `Table.close`."""
@@ -144,16 +155,19 @@ class SqliteTable:
         await self._thread.close()
 
     def _apply(self, records: Sequence[Record], positions: Mapping[TopicPartition, int]) -> list[Record]:
-        before: dict[str, Record | None] = {}
-
-        def held(key: str) -> Record | None:
-            found = before[key] = self._get(key)
-            return found
+        places = {row.key: place_of(row.key) for row in records}
+        ids: dict[str, int] = {}
+        before: dict[str, Record] = {}
 
         def write() -> list[Record]:
-            winners = list(newest(records, held).values())
-            # In the order of keys, so that rows of one page are written one after the other.
-            puts = sorted((row.key, *row.version, row.value, int(row.deleted)) for row in winners)
+            for number, *held in self._db.execute(_HELD, (str(list(places.values())),)):
+                row = _record(held)
+                ids[row.key], before[row.key] = number, row
+            winners = list(newest(records, before.get).values())
+            puts = [
+                (ids.get(row.key), places[row.key], row.key, *row.version, row.value, row.deleted)
+                for row in winners
+            ]
             self._db.executemany(_PUT, puts)
             self._db.executemany(_MOVE, [(*partition, offset) for partition, offset in positions.items()])
             step("table.applying")
@@ -163,10 +177,15 @@ class SqliteTable:
         step("table.applied")
         if self._count is not None:
             self._count += sum(_counts(row) - _counts(before.get(row.key)) for row in winners)
+        if self._latest is not None:
+            rows = (row for row in winners if not row.key.startswith(MARK))
+            self._latest = max([self._latest, *rows], key=lambda row: row.version)
         return winners
 
-    def _get(self, key: str) -> Record | None:
-        return _one(self._db.execute(_FIND, (key,)))
+    def _newest(self) -> Record | None:
+        if self._latest is None:
+            self._latest = _one(self._db.execute(_LATEST))
+        return self._latest
 
     def _counted(self) -> int:
         if self._count is None:
@@ -257,6 +276,9 @@ def _claim(db: sqlite3.Connection, path: Path) -> None:
         raise InvalidError(f"table {path}", [Problem("", "is some other program's database")])
     if version > SCHEMA_VERSION:
         raise NewerDataError(f"table {path} has schema {version}; this release knows up to {SCHEMA_VERSION}")
+    if objects and version < SCHEMA_VERSION:
+        wrong = f"has the layout {version} of before 0.1; move it away, and it is filled anew from the log"
+        raise InvalidError(f"table {path}", [Problem("", wrong)])
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
     db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
@@ -275,19 +297,23 @@ def _positions(db: sqlite3.Connection) -> dict[TopicPartition, int]:
 
 def _scan(db: sqlite3.Connection, prefix: str = "") -> Iterator[Record]:
     if not prefix:
-        return map(_record, db.execute(_SCAN_ALL))
+        return map(_record, db.execute(f"{_ALL} ORDER BY key"))
     return map(_record, db.execute(_SCAN, (prefix, prefix.encode() + b"\xff")))
 
 
+def _bucket(db: sqlite3.Connection, bucket: int) -> Iterator[Record]:
+    return map(_record, db.execute(_BUCKET, (first_place(bucket), first_place(bucket + 1))))
+
+
 def _digest(db: sqlite3.Connection) -> Digest:
-    return Digest(_positions(db), digest_of(_scan(db)))
+    return Digest(_positions(db), digest_of(map(_record, db.execute(_ALL))))
 
 
 def _counts(row: Record | None) -> int:
     return int(row is not None and not row.deleted and not row.key.startswith(MARK))
 
 
-def _record(row: tuple[str, int, int, str, bytes, int]) -> Record:
+def _record(row: Sequence[Any]) -> Record:
     key, epoch, counter, origin, value, deleted = row
     return Record(key, Version(epoch, counter, origin), value, bool(deleted))
 

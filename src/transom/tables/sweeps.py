@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 import msgspec
 
 from transom.logs.protocol import Entry, Log, Message, Topic, TopicPartition
+from transom.model.errors import UNREADABLE
 from transom.model.records import Record
 from transom.model.version import Version
 from transom.runtime.telemetry import get_logger
@@ -30,6 +31,8 @@ _ANSWER_BYTES = 512 * 1024
 _ROW_BYTES = 96
 """What a row takes in an answer beside its key."""
 _WAIT_SECONDS = 30.0
+_LOOK_BACK = 32
+"""So many requests are looked through for one that waits; the tables of a region are asked in turn."""
 _CATCH_UP_SECONDS = 30.0
 
 
@@ -87,26 +90,36 @@ def partition_name(at: TopicPartition) -> str:
 
 
 async def answer_sweeps(name: str, table: Table, log: Log) -> None:
-    """Answer every request for the table called `name` that is appended from now on, for ever.
-
-    A request that was waiting when this process ended is not answered; whoever asked asks again.
+    """Answer every request for the table called `name` that is appended from now on, for ever; first the
+    newest one that stands there: whoever asked while nobody listened may wait still.
     """
     positions = {
-        TopicPartition(SWEEPS.name, number): bounds.end
+        TopicPartition(SWEEPS.name, number): max(bounds.start, bounds.end - _LOOK_BACK)
         for number, bounds in (await log.bounds(SWEEPS.name)).items()
     }
+    requests = (await _next_requests(name, log, positions))[-1:]
     while True:
-        for entry in await log.read(positions, wait_seconds=_WAIT_SECONDS):
-            positions[entry.position] = entry.offset + 1
-            try:
-                request = _request.decode(entry.value or b"")
-            except msgspec.DecodeError as error:
-                log_event.warning("sweep request refused", offset=entry.offset, error=str(error))
-                continue
-            if request.table == name and await _reached(table, request.after):
+        for request in requests:
+            if await _reached(table, request.after):
                 # One at a time: together they could be more than a log takes at once.
                 async for answer in answers(request, table):
                     await log.append([_message(answer)])
+        requests = await _next_requests(name, log, positions)
+
+
+async def _next_requests(name: str, log: Log, positions: dict[TopicPartition, int]) -> list[Request]:
+    """What is asked of the table called `name` next; moves `positions`."""
+    requests: list[Request] = []
+    for entry in await log.read(positions, wait_seconds=_WAIT_SECONDS):
+        positions[entry.position] = entry.offset + 1
+        try:
+            request = _request.decode(entry.value or b"")
+        except UNREADABLE as error:
+            log_event.warning("sweep request refused", offset=entry.offset, error=str(error))
+            continue
+        if request.table == name:
+            requests.append(request)
+    return requests
 
 
 async def answers(request: Request, table: Table) -> AsyncIterator[Answer]:

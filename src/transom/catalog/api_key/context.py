@@ -14,6 +14,7 @@ class ApiKeyContext(ContextKind[ApiKeyValue]):
     name = "api_key"
     value = ApiKeyValue
     subject = API_KEY.name
+    deletes_for_good = True
 
     def key_of(self, subject: Resource) -> str:
         """By hash: that is what a gateway has when it looks a key up."""

@@ -31,6 +31,7 @@ from transom.model.resources import (
     Resource,
     with_conditions,
 )
+from transom.model.roads import REGION_SILENT
 
 _ACTOR = Actor(CONTROLLER, CONTROLLER)
 _APP_FIELDS = tuple(field.alias or name for name, field in AppSpec.model_fields.items())
@@ -160,7 +161,9 @@ def _readiness(waiting: Mapping[str, JsonObject], regions: int) -> Condition:
         return Condition("Ready", "True", "AllRegionsReady", f"ready in {regions} regions")
     said = "; ".join(f"{name}: {part['message'] or part['state']}" for name, part in waiting.items())
     first = next(iter(waiting.values()))
-    return Condition("Ready", "False", first["state"], said)
+    # Nobody says that it is not ready where it is only not known to be.
+    known = any(part["state"] != REGION_SILENT for part in waiting.values())
+    return Condition("Ready", "False" if known else "Unknown", first["state"], said)
 
 
 def _region_part(target: Resource, child: Resource | None) -> JsonObject:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 from prometheus_client import Gauge
 
+from transom.hub.listening import Hearing
 from transom.model.resources import JsonObject
 from transom.model.roads import GatewayBeat
 from transom.runtime.clock import Clock
@@ -22,6 +23,8 @@ FORGOTTEN_SECONDS = 600.0
 _GATEWAYS_MAX = 256
 _AGES_MAX = 500
 _EXAMPLE_CHARACTERS = 120
+_CLOCK_SECONDS = 10.0
+"""Clocks that differ by more are told of: a gateway judges by its own when keys expire."""
 
 log_event = get_logger(__name__)
 
@@ -47,13 +50,13 @@ class Beats:
         self._region = region
         self._clock = clock
         self._heard: dict[str, Heard] = {}
+        self._hearing = Hearing(clock)
         self._ages: deque[float] = deque(maxlen=_AGES_MAX)
 
     def hear(self, beat: GatewayBeat, sent: float) -> bool:
         """Take a beat that was sent at wall time `sent`; returns whether the gateway has come further."""
         now = self._clock.monotonic()
-        # One that was waiting in the log when we began to listen is as old as it says, and never from ahead.
-        at = now - max(0.0, self._clock.wall() - sent)
+        at = self._hearing.said_at(beat.gateway, sent)
         if now - at >= FORGOTTEN_SECONDS:
             return False
         before = self._heard.pop(beat.gateway, None)
@@ -86,7 +89,10 @@ class Beats:
     def problems(self) -> dict[str, str]:
         """What is wrong with the region's gateways, a line each, for people."""
         now = self._clock.monotonic()
-        told = {f"gateway {beat.gateway}": _trouble(beat, now - at) for beat, at in self.known()}
+        told = {
+            f"gateway {beat.gateway}": _trouble(beat, now - at, self._hearing.behind(beat.gateway))
+            for beat, at in self.known()
+        }
         return {name: why for name, why in told.items() if why}
 
     def age_seconds(self) -> float | None:
@@ -130,16 +136,20 @@ class Beats:
 
 def _standing(beat: GatewayBeat) -> GatewayBeat:
     """A beat without what changes with every beat."""
-    return msgspec.structs.replace(beat, time="", age_seconds=None, read={}, rows=0)
+    return msgspec.structs.replace(beat, time="", age_seconds=None, read={}, rows=0, instance="")
 
 
-def _trouble(beat: GatewayBeat, silent: float) -> str:
-    """What is wrong with a gateway that has not said anything for `silent` seconds; empty when nothing is."""
+def _trouble(beat: GatewayBeat, silent: float, behind: float) -> str:
+    """What is wrong with a gateway that has not said anything for `silent` seconds, and whose clock is
+    `behind` seconds behind the hub's; empty when nothing is.
+    """
     wrong: list[str] = []
     if silent >= LATELY_SECONDS:
         wrong.append(f"silent for {silent:.0f} s")
     elif not beat.ready:
         wrong.append("not ready")
+    if abs(behind) > _CLOCK_SECONDS:
+        wrong.append(f"its clock is {abs(behind):.0f} s {'behind' if behind > 0 else 'ahead of'} the hub's")
     if beat.refused_count:
         # The newest stands last.
         key, why = next(reversed(beat.refused.items()), ("", ""))

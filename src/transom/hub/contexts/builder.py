@@ -6,6 +6,7 @@ concern very many contexts (a large tenant, a raised schema, what a guard held b
 done between looks, so that a revocation never waits for it. Next on the data's way: `rows`.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -44,7 +45,7 @@ from transom.hub.contexts.planning import (
     make,
     plan,
 )
-from transom.hub.contexts.row import Row
+from transom.hub.contexts.row import BULK, Row
 from transom.hub.contexts.state import BUILDER, PROGRESS, Builder, Job, Scope
 from transom.hub.contexts.store import ContextStore, Described
 from transom.model.contexts import ContextKinds
@@ -77,13 +78,10 @@ class Options(NamedTuple):
     limits: Limits = Limits()
 
 
-def _nobody() -> moves.Heard:
-    return {}
-
-
 @dataclass
 class ContextBuilder:
     """Builds the contexts of `kinds`. `heard` says what gateways report; `poked` wakes the builder for it.
+    `approved` says up to which revision the soak gate is open.
 
     `known` is the claim that publishers pass on: every change of a resource up to it is in the rows, but for
     what a guard holds back. `controls` rises when freezes or the regions declared have changed.
@@ -93,7 +91,8 @@ class ContextBuilder:
     kinds: ContextKinds
     clock: Clock
     options: Options = field(default_factory=Options)
-    heard: Callable[[], moves.Heard] = _nobody
+    heard: Callable[[], moves.Heard] = dict
+    approved: Callable[[], int] = lambda: sys.maxsize
     state: Builder = field(default_factory=Builder)
     progress: int = 0
     frozen: frozenset[str] = frozenset()
@@ -227,7 +226,8 @@ class ContextBuilder:
 
     async def _build(self, subjects: Sequence[Subject], state: Builder, upto: int) -> None:
         planned = await self._planned(subjects, "")
-        drafts = in_lanes(planned.drafts, large_causes(planned.drafts, self.options.bulk_rows))
+        large = large_causes(planned.drafts, self.options.bulk_rows)
+        drafts = in_lanes(planned.drafts, large, state.soaking(self.approved()))
         passing, state = await self._guarded(not_on_hold(self.state, drafts), state)
         freed = {draft.row.kind for draft in passing if draft.row.deleted}
         if freed:  # a key that two wanted may be the other's now
@@ -305,7 +305,8 @@ class ContextBuilder:
         drafts = run.writable(planned.drafts)
         if run.job.cause.what != "again":
             drafts = not_on_hold(self.state, drafts)
-        drafts = in_lanes(drafts, {run.job.cause} if run.job.bulk else ())
+        drafts = in_lanes(drafts, run.causes, self.state.soaking(self.approved()))
+        run.bulk += sum(draft.row.lane == BULK for draft in drafts)
         names = {run.job.scope.kind} if run.job.scope.kind else {kind.name for kind in self.kinds}
         state = with_refusals(self.state, names, found, planned.refusals, self.clock.wall())
         if run.job.cause.what != "again":  # what people allowed does not count against what comes after
@@ -333,7 +334,9 @@ class ContextBuilder:
             state = jobs.written_again(self.state, job)
         elif job.writing:
             kind = next((kind for kind in self.kinds if kind.name == job.scope.kind), None)
-            state = jobs.over(self.state, job, kind.schema if kind else 0)
+            # Where nothing of it went in bulk, the first row that does is yet to be tried.
+            soaks_upto = self.contexts.changed[BULK].value + (not run.bulk)
+            state = jobs.over(self.state, job, kind.schema if kind else 0, soaks_upto)
         else:
             now = self.clock.monotonic()
             counts = {jobs.scope_of(job, kind): tally.total for kind, tally in run.tallies.items()}

@@ -15,7 +15,10 @@ import msgspec
 from transom.model.roads import GatewayBeat
 
 NOBODY = ""
-"""The soak region when no gateway is heard anywhere: then only time passes."""
+"""The soak region when no gateway is heard anywhere. Where there never was one, time alone opens the gate;
+where there were some, their silence is no sign of health.
+"""
+_TROUBLE_CHARACTERS_MAX = 300
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -41,10 +44,14 @@ class Soak(msgspec.Struct, frozen=True):
 
 
 class Gates(msgspec.Struct, frozen=True):
-    """Bulk rows up to `approved` may go everywhere; those above are in `soak`, or wait for one to begin."""
+    """Bulk rows up to `approved` may go everywhere; those above are in `soak`, or wait for one to begin.
+
+    `peopled` are the regions, of those there are, in which a gateway was ever heard.
+    """
 
     approved: int = 0
     soak: Soak | None = None
+    peopled: tuple[str, ...] = ()
 
     def upto(self, region: str) -> int | None:
         """The revision up to which the bulk lane of a region may go; None: there is no gate."""
@@ -96,22 +103,24 @@ class Rules(NamedTuple):
 
 def looked(gates: Gates, sight: Sight, rules: Rules) -> Gates:
     """The gates after a look."""
+    heard = {region for where in (sight.heard, sight.known) for region, names in where.items() if names}
+    peopled = tuple(sorted(heard.union(gates.peopled) & sight.regions))
     if sight.newest <= gates.approved:
-        return Gates(gates.approved)
+        return Gates(gates.approved, None, peopled)
     if len(sight.regions) <= 1:
-        return Gates(sight.newest)
+        return Gates(sight.newest, None, peopled)
     if gates.approved < sight.allowed_upto and sight.waiting <= sight.allowed:
         # What came after that was allowed to nobody.
-        return looked(Gates(sight.allowed_upto), sight, rules)
+        return looked(Gates(sight.allowed_upto, None, peopled), sight, rules)
     soak = gates.soak
     if soak is None or not _can_go_on(soak, sight):
         soak = _begun(sight, rules)
     if not soak.failed and sight.writing and soak.target < sight.newest:
         soak = msgspec.structs.replace(soak, target=sight.newest, since=None)
-    soak = _watched(soak, sight)
+    soak = _watched(soak, sight, peopled)
     if soak.since is not None and sight.now - soak.since >= rules.soak_seconds:
-        return Gates(soak.target)
-    return Gates(gates.approved, soak)
+        return Gates(soak.target, None, peopled)
+    return Gates(gates.approved, soak, peopled)
 
 
 def _can_go_on(soak: Soak, sight: Sight) -> bool:
@@ -128,15 +137,18 @@ def _begun(sight: Sight, rules: Rules) -> Soak:
     return Soak(sight.newest, region, counts)
 
 
-def _watched(soak: Soak, sight: Sight) -> Soak:
+def _watched(soak: Soak, sight: Sight, peopled: Sequence[str]) -> Soak:
     """The soak after a look at its region."""
     if soak.failed:
         return soak
+    if soak.region == NOBODY and peopled:
+        silent = f"no gateway is heard where nothing is frozen; there were some in {', '.join(peopled)}"
+        return msgspec.structs.replace(soak, since=None, trouble=silent[:_TROUBLE_CHARACTERS_MAX])
     if soak.region == NOBODY:
         return msgspec.structs.replace(
             soak,
             since=sight.now if soak.since is None else soak.since,
-            trouble="no gateway is heard anywhere; it opens when the time is over",
+            trouble="no gateway was ever heard anywhere; it opens when the time is over",
         )
     beats = sight.heard.get(soak.region, ())
     refused = next((why for beat in beats if (why := _refused(beat, soak.counts.get(beat.gateway)))), "")

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from prometheus_client import Counter
 
 from transom.hub.contexts.planning import Draft
+from transom.hub.contexts.row import all_regions
 from transom.hub.contexts.state import Hold, Scope, Spent
 from transom.model.resources import Resource
 from transom.model.times import read_time
@@ -242,4 +243,5 @@ def hold_of(held: Held, now: float) -> Hold:
         of=held.of,
         examples=tuple(draft.row.key for draft in held.drafts[:_EXAMPLES]),
         since=now,
+        regions=all_regions(draft.row for draft in held.drafts),
     )

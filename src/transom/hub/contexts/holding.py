@@ -10,6 +10,7 @@ import msgspec
 
 from transom.hub.contexts.guards import DUPLICATE, allowances, guarded, hold_id, spent_of, weighs
 from transom.hub.contexts.planning import Cause, Draft, Made, Refusal, Subject
+from transom.hub.contexts.row import joined
 from transom.hub.contexts.state import HOLDS_MAX, REFUSED_MAX, Builder, Hold, Job, Scope
 from transom.model.contexts import ContextKind
 from transom.model.resources import Resource
@@ -68,7 +69,10 @@ def with_hold(state: Builder, hold: Hold) -> Builder:
     guarded.labels(hold.guard).inc(hold.changes + hold.deletes)
     if before is not None:
         changes, deletes = before.changes + hold.changes, before.deletes + hold.deletes
-        return state.with_hold(msgspec.structs.replace(before, changes=changes, deletes=deletes))
+        regions = joined(before.regions, hold.regions)
+        return state.with_hold(
+            msgspec.structs.replace(before, changes=changes, deletes=deletes, regions=regions)
+        )
     log_event.warning(
         "a guard holds contexts back",
         hold=hold.id,
@@ -167,6 +171,7 @@ def _duplicate(refusal: Refusal, wall: float) -> Hold:
         of=0,
         examples=(refusal.subject,),
         since=wall,
+        regions=refusal.regions,
     )
 
 

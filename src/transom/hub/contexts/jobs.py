@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from transom.hub.contexts.guards import DUPLICATE, SHARE, ShareGuard, allowing, hold_id, narrowed, weighs
-from transom.hub.contexts.planning import TENANT, Draft, Plan
+from transom.hub.contexts.planning import TENANT, Cause, Draft, Plan
+from transom.hub.contexts.row import all_regions, joined
 from transom.hub.contexts.state import Builder, Hold, Job, Scope
 from transom.model.contexts import ContextKind
 from transom.model.names import Key
@@ -26,14 +27,16 @@ class Tally:
     changes: int = 0
     deletes: int = 0
     examples: list[str] = field(default_factory=list[str])
+    regions: str = ""
 
     @property
     def total(self) -> int:
         """Both together."""
         return self.changes + self.deletes
 
-    def add(self, key: str, *, deleted: bool = False) -> None:
-        """Count one more."""
+    def add(self, key: str, regions: str, *, deleted: bool = False) -> None:
+        """Count one more, which is for some regions."""
+        self.regions = joined(self.regions, regions)
         self.deletes += deleted
         self.changes += not deleted
         if len(self.examples) < EXAMPLES:
@@ -42,14 +45,23 @@ class Tally:
 
 @dataclass
 class Run:
-    """How far a job has come: the subject kinds left to go through, the last one's last key, and counts."""
+    """How far a job has come: the subject kinds left to go through, the last one's last key, and counts.
+
+    `drafts` are what counting has found, `bulk` the rows that writing has put into the bulk lane.
+    """
 
     job: Job
     subjects: list[str]
     after: Key | None = None
     drafts: int = 0
+    bulk: int = 0
     tallies: dict[str, Tally] = field(default_factory=dict[str, Tally])
     duplicates: Tally = field(default_factory=Tally)
+
+    @property
+    def causes(self) -> set[Cause]:
+        """The causes whose rows go in bulk."""
+        return {self.job.cause} if self.job.bulk else set()
 
     @property
     def takes_over(self) -> bool:
@@ -61,10 +73,11 @@ class Run:
         drafts = self.writable(plan.drafts)
         self.drafts += len(drafts)
         for draft in filter(weighs, drafts):
-            self.tallies.setdefault(draft.row.kind, Tally()).add(draft.row.key, deleted=draft.row.deleted)
+            tally = self.tallies.setdefault(draft.row.kind, Tally())
+            tally.add(draft.row.key, all_regions([draft.row]), deleted=draft.row.deleted)
         for refusal in plan.refusals:
             if refusal.guard == DUPLICATE:
-                self.duplicates.add(refusal.subject)
+                self.duplicates.add(refusal.subject, refusal.regions)
 
     def writable(self, drafts: Iterable[Draft]) -> list[Draft]:
         """What the job may write of a page: all but what is held."""
@@ -141,12 +154,14 @@ def _decided_again(
     return _writing(state, job, bulk=run.drafts > bulk_rows, held=())
 
 
-def over(state: Builder, job: Job, schema: int = 0) -> Builder:
-    """The state after a job is done: a schema is built, a hold has gone."""
-    state = _without(state, job)
+def over(state: Builder, job: Job, schema: int = 0, soaks_upto: int = 0) -> Builder:
+    """The state after a job is done: a schema is built, and soaks up to a revision if it was raised; a hold
+    has gone.
+    """
+    state, kind = _without(state, job), job.scope.kind
     if job.cause.what == "schema":
-        schemas = {**state.schemas, job.scope.kind: schema}
-        return msgspec.structs.replace(state, schemas=schemas)
+        soaks = {**state.soaks, kind: soaks_upto} if kind in state.schemas else state.soaks
+        return msgspec.structs.replace(state, schemas={**state.schemas, kind: schema}, soaks=soaks)
     if job.cause.what == "again":
         holds = tuple(hold for hold in state.holds if hold.id != job.cause.name)
         return msgspec.structs.replace(state, holds=holds)
@@ -180,4 +195,5 @@ def _hold(guard: str, scope: Scope, tally: Tally, of: int, since: float) -> Hold
         of=of,
         examples=tuple(tally.examples),
         since=since,
+        regions=tally.regions,
     )

@@ -8,12 +8,10 @@ said: nothing but deleting the subject deletes a context. Next on the data's way
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from transom.hub.contexts.row import BULK, EVERY_REGION, FAST, NOTHING, Row, are_regions, region_names
 from transom.hub.contexts.row import regions_text as as_text
 from transom.model.contexts import ContextKind
-from transom.model.errors import InvalidError, TransomError
+from transom.model.errors import UNREADABLE, InvalidError, TransomError
 from transom.model.names import Key
 from transom.model.resources import Resource
 
@@ -56,13 +54,16 @@ class Made(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A subject that gives no good context, and why; `guard` is "schema" or "duplicate"."""
+    """A subject that gives no good context, and why; `guard` is "schema" or "duplicate". `regions` are those
+    that the context would be for, where that is known.
+    """
 
     guard: str
     kind: str
     tenant: str
     subject: str
     why: str
+    regions: str = EVERY_REGION
 
 
 class Draft(NamedTuple):
@@ -125,7 +126,7 @@ def _built(
         regions = kind.regions(resource, tenant)
         restricts = bool(kind.restricts(value))
         why = _key_problem(kind, key) or ("" if are_regions(regions) else "names no region that can be")
-    except (InvalidError, msgspec.MsgspecError) as error:
+    except (InvalidError, *UNREADABLE) as error:
         return _refusal("schema", kind, subject, str(error))
     except TransomError as error:
         return _refusal("schema", kind, subject, f"{type(error).__name__}: {error}")
@@ -171,7 +172,8 @@ def plan(
             first = before.subject
         if first not in (None, subject) and not may_take_over(each):
             why = f"makes the key {each.key!r}, which is that of {first}"
-            refusals.append(_refusal("duplicate", each.kind, each.subject, why))
+            refusal = _refusal("duplicate", each.kind, each.subject, why)
+            refusals.append(refusal._replace(regions=each.regions))
             continue
         owner[each.key] = subject
         drafts.pop(each.key, None)
@@ -226,11 +228,13 @@ def _row(made: Made, before: Row | None, declared: frozenset[str]) -> Row:
     )
 
 
-def in_lanes(drafts: Iterable[Draft], bulk: Collection[Cause]) -> list[Draft]:
-    """The drafts, each in its lane: what comes of a cause in `bulk` goes in bulk, unless it restricts."""
+def in_lanes(drafts: Iterable[Draft], bulk: Collection[Cause], kinds: Collection[str] = ()) -> list[Draft]:
+    """The drafts, each in its lane: what comes of a cause in `bulk` or is of one of `kinds` goes in bulk,
+    unless it restricts or deletes.
+    """
     return [
         draft._replace(row=draft.row._replace(lane=BULK))
-        if draft.cause in bulk and not draft.row.restricts and not draft.row.deleted
+        if (draft.cause in bulk or draft.row.kind in kinds) and not (draft.row.restricts or draft.row.deleted)
         else draft
         for draft in drafts
     ]

@@ -17,7 +17,7 @@ from transom.links.mirror import Mirror
 from transom.links.publish import Publisher, no_tables
 from transom.logs.protocol import Entry, Log, Topic
 from transom.logs.records import from_entry
-from transom.model.errors import InvalidError
+from transom.model.errors import UNREADABLE, InvalidError
 from transom.model.roads import CANARY_BULK, CANARY_FAST, CONTEXTS, CONTEXTS_BULK, GATEWAYS, GatewayBeat
 from transom.runtime.clock import Clock
 from transom.runtime.randomness import Randomness
@@ -117,7 +117,7 @@ class ContextRoads:
             problems["context sweep"] = state.sweep_problem
         if self.contexts.freeze.on:
             problems["contexts"] = "frozen; 'transom contexts resume' ends it"
-        held = self.contexts.holds()
+        held = self.contexts.holds(self.contexts.region)
         if held:
             problems["contexts held"] = held
         problems.update(self.contexts.beats.problems())
@@ -133,5 +133,5 @@ class ContextRoads:
             if not record.deleted:
                 beat = msgspec.json.decode(record.value, type=GatewayBeat)
                 self.contexts.hear(beat, entry.timestamp_ms / 1000)
-        except (InvalidError, msgspec.MsgspecError) as error:
+        except (InvalidError, *UNREADABLE) as error:
             log_event.warning("a gateway's beat cannot be read", offset=entry.offset, error=str(error))

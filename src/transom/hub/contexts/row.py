@@ -64,6 +64,19 @@ def regions_text(regions: Iterable[str]) -> str:
     return f",{','.join(sorted(names))}," if names else ""
 
 
+def all_regions(rows: Iterable[Row]) -> str:
+    """The regions that some rows concern, as a stored set."""
+    texts = {text for row in rows for text in (row.regions, row.leaving)}
+    return joined(*texts)
+
+
+def joined(*texts: str) -> str:
+    """Stored sets of regions as one."""
+    if EVERY_REGION in texts:
+        return EVERY_REGION
+    return regions_text(name for text in texts for name in text.split(",") if name)
+
+
 def region_names(text: str, declared: frozenset[str]) -> frozenset[str]:
     """The regions that a stored set names; `declared` are those there are, for "*"."""
     return declared if text == EVERY_REGION else frozenset(name for name in text.split(",") if name)

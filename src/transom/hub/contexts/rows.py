@@ -6,6 +6,7 @@ from transom.hub.contexts.row import BULK, FAST, NOTHING, Row, Told, told
 from transom.hub.contexts.store import ContextStore
 from transom.hub.rows import ORIGIN
 from transom.links.source import Changes
+from transom.model.contexts import DELETED
 from transom.model.records import Record
 from transom.model.version import Version
 from transom.runtime.signals import Level
@@ -49,9 +50,9 @@ class ContextRows:
         """See `Source.revision`."""
         return self._contexts.store.changed.value
 
-    async def begin_epoch(self) -> None:
+    async def begin_epoch(self, above: int) -> None:
         """See `Source.begin_epoch`."""
-        await self._contexts.store.begin_epoch()
+        await self._contexts.store.begin_epoch(above)
 
     async def changes(self, after: int, most: int, *, every_lane: bool = False) -> Changes:
         """See `Source.changes`."""
@@ -85,5 +86,5 @@ class ContextRows:
             return None
         version = Version(self.epoch, row.revision, ORIGIN)
         if what is Told.MARKER:
-            return Record(row.key, version, NOTHING, deleted=True)
+            return Record(row.key, version, DELETED if row.deleted else NOTHING, deleted=True)
         return Record(row.key, version, row.value)

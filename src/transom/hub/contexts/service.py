@@ -15,7 +15,7 @@ from transom.hub.contexts.beats import Beats
 from transom.hub.contexts.builder import ContextBuilder, Options
 from transom.hub.contexts.gates import Gates, Grant, Rules, Sight, Soak, looked
 from transom.hub.contexts.guards import SOAK, Limits
-from transom.hub.contexts.row import BULK, FAST, LANES, Row, Told, told
+from transom.hub.contexts.row import BULK, FAST, LANES, Row, Told, region_names, told
 from transom.hub.contexts.rows import ContextRows
 from transom.hub.contexts.state import GATES, SOAK_GRANT
 from transom.hub.contexts.store import ContextStore
@@ -59,7 +59,8 @@ def check_subjects(catalog: Catalog, kinds: ContextKinds) -> None:
         raise InvalidError("the context kinds", wrong)
 
 
-def _no_holds() -> str:
+def _no_holds(region: str) -> str:
+    del region
     return ""
 
 
@@ -68,7 +69,7 @@ class RegionContexts:
     """What one region's roads need: a source a lane, whether it is frozen, and what its gateways said.
 
     `published` are the states of the publishers, by lane, for whoever wants to know how far they are; `holds`
-    says in a line what guards hold back.
+    says in a line what guards hold back for a region.
     """
 
     region: str
@@ -77,7 +78,7 @@ class RegionContexts:
     config: ContextsConfig
     signer: Signer
     heard: Level
-    holds: Callable[[], str] = _no_holds
+    holds: Callable[[str], str] = _no_holds
     freeze: Freeze = field(default_factory=Freeze)
     published: dict[str, PublishState] = field(
         default_factory=lambda: {lane: PublishState() for lane in LANES}
@@ -123,6 +124,7 @@ class Contexts:
         builder = ContextBuilder(contexts, kinds, clock, Options(config.bulk_rows, limits))
         self = cls(contexts, builder, config, signer, clock)
         builder.heard = self.heard
+        builder.approved = lambda: self.gates.approved
         try:
             await contexts.open()
             await builder.load()
@@ -278,9 +280,13 @@ class Contexts:
 
     # --- what can be said ---
 
-    def held(self) -> str:
-        """What guards hold back, in a line for people; empty when nothing is."""
-        holds = [f"{hold.id} ({hold.changes + hold.deletes} rows)" for hold in self.builder.state.holds]
+    def held(self, region: str) -> str:
+        """What guards hold back for a region, in a line for people; empty when nothing is."""
+        holds = [
+            f"{hold.id} ({hold.changes + hold.deletes} rows)"
+            for hold in self.builder.state.holds
+            if region in region_names(hold.regions, frozenset((region,)))
+        ]
         soak = self.gates.soak
         if soak is not None and (soak.failed or soak.trouble):
             holds.insert(0, f"{SOAK} ({soak.failed or soak.trouble}"[:_WHY_CHARACTERS_MAX] + ")")

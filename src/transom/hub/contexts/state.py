@@ -8,6 +8,7 @@ from typing import Self
 import msgspec
 
 from transom.hub.contexts.planning import Cause, Refusal
+from transom.hub.contexts.row import EVERY_REGION
 from transom.model.resources import to_json
 
 PROGRESS = "progress"
@@ -47,7 +48,9 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """What a guard holds back: how many rows of its scope would change or go, of how many there are."""
+    """What a guard holds back: how many rows of its scope would change or go, of how many there are, and
+    which regions (as in a row) they are for.
+    """
 
     id: str
     guard: str
@@ -57,6 +60,7 @@ class Hold(msgspec.Struct, frozen=True):
     of: int
     examples: tuple[str, ...]
     since: float
+    regions: str = EVERY_REGION
 
 
 class Spent(msgspec.Struct, frozen=True):
@@ -74,9 +78,12 @@ class Spent(msgspec.Struct, frozen=True):
 class Builder(msgspec.Struct, frozen=True):
     """Schemas built by kind, jobs to do, what guards hold back, subjects that give no good context, and what
     is spent of overrides, by name.
+
+    `soaks`: by kind, the revision that the gate must let pass before a raised schema counts as tried.
     """
 
     schemas: dict[str, int] = {}
+    soaks: dict[str, int] = {}
     jobs: tuple[Job, ...] = ()
     holds: tuple[Hold, ...] = ()
     refused: tuple[Refusal, ...] = ()
@@ -90,6 +97,14 @@ class Builder(msgspec.Struct, frozen=True):
     def written(self) -> bytes:
         """As it stands in the store."""
         return to_json(self)
+
+    def soaking(self, approved: int) -> frozenset[str]:
+        """The kinds whose raised schema is still being built, or soaks; the gate stands at `approved`.
+
+        A single change is of the new schema, too: on the fast lane it would reach every region with it.
+        """
+        built = {job.scope.kind for job in self.jobs if job.cause.what == "schema"} & self.schemas.keys()
+        return frozenset(built | {kind for kind, upto in self.soaks.items() if upto > approved})
 
     def with_job(self, job: Job) -> Self:
         """With a job added; one for the same contexts and of the same cause is begun again instead.

@@ -13,19 +13,18 @@ from prometheus_client import Counter
 
 from transom.logs.protocol import Entry, Headers
 from transom.logs.records import from_entry
-from transom.model.contexts import VALUE_BYTES_MAX, ContextKinds
-from transom.model.errors import InvalidError, Problem
+from transom.model.contexts import DELETED, VALUE_BYTES_MAX, ContextKinds, takes_rights
+from transom.model.errors import UNREADABLE, InvalidError, Problem
 from transom.model.records import Record
 from transom.model.roads import CANARY_BULK, CANARY_FAST, CONTEXTS, CONTEXTS_BULK, Canary
 from transom.region.contexts.doubts import Doubts
-from transom.runtime.telemetry import get_logger, metrics
+from transom.runtime.telemetry import get_logger, is_told, metrics
 from transom.tables.keeper import OWN_MARKS
 
 log_event = get_logger(__name__)
 
 KEY_CHARACTERS_MAX = 1024
 TOLD_MAX = 20
-_TELL_EVERY = 1000
 _TOPIC_OF_CANARY = {CANARY_FAST: CONTEXTS, CANARY_BULK: CONTEXTS_BULK}
 
 _refused = Counter(
@@ -58,12 +57,22 @@ class Door:
         self.refused_count = 0
 
     def read(self, entry: Entry) -> Record:
-        """The record in `entry`. Raises `InvalidError` when it is refused, which is remembered."""
+        """The record in `entry`. Raises `InvalidError` when it is refused, which is remembered.
+
+        One that takes rights away is let in all the same, if the hub sent it: the last good one must not stay
+        where it was taken back. Who then cannot read it answers that it cannot be told.
+        """
         try:
             record = self._checked(entry)
         except InvalidError as error:
             self.refuse(_key_of(entry), str(error))
-            raise
+            if (restricting := self._restricting(entry)) is None:
+                raise
+            return restricting
+        except Exception as error:  # whoever stumbles over one record stumbles over it alone
+            why = f"cannot be judged: {type(error).__name__}: {error}"
+            self.refuse(_key_of(entry), why)
+            raise _refusal("shape", f"entry {entry.offset} of {entry.topic}", why) from error
         self.refused.pop(record.key, None)
         self.doubted.settle(record.key)
         return record
@@ -77,16 +86,16 @@ class Door:
             self.refused.popitem(last=False)
         self.doubted.add(key)
         # A lane full of them (a key of the hub that nobody here trusts) is some lines, not a flood.
-        if self.refused_count <= TOLD_MAX or self.refused_count % _TELL_EVERY == 0:
+        if is_told(self.refused_count):
             log_event.warning("context refused", key=key, why=why, count=self.refused_count)
 
     def undoes(self, record: Record, held: Record | None) -> bool:
-        """Whether `record` would give back what was taken away for good; see `ContextKind.is_final`."""
+        """Whether `record` would give back what `held`, of another epoch, took away; see `ContextKind`."""
         kind: Any = self._kinds.of_key(record.key)
-        if kind is None or record.deleted or held is None or held.deleted:
+        if kind is None or record.deleted or held is None or held.version.epoch == record.version.epoch:
             return False
         try:
-            return kind.is_final(kind.decode(held.value)) and not kind.is_final(kind.decode(record.value))
+            return _undoes(kind, record, held)
         except Exception as error:  # noqa: BLE001  # anybody's module: what stumbles there stops nobody else
             log_event.warning("a context cannot be judged", key=record.key, error=str(error))
             return False
@@ -115,6 +124,18 @@ class Door:
             raise _refusal("duplicate", record.key, "stands twice in one batch, with different values")
         return record
 
+    def _restricting(self, entry: Entry) -> Record | None:
+        """The record in a refused entry, if the hub takes rights away with it."""
+        if not takes_rights(entry.value or b"") or len(entry.key or b"") > KEY_CHARACTERS_MAX:
+            return None
+        try:
+            record = from_entry(entry)
+            if self._seals is not None:
+                self._seals.check(entry.headers, record)
+        except InvalidError:
+            return None
+        return None if record.key.startswith("~") else record
+
     def _sealed(self, entry: Entry, record: Record) -> bytes:
         if self._seals is None:
             return b""
@@ -139,6 +160,18 @@ class Door:
             raise
 
 
+def _undoes(kind: Any, record: Record, held: Record) -> bool:
+    value = kind.decode(record.value)
+    if held.deleted:
+        return kind.deletes_for_good and held.value == DELETED and not kind.is_final(value)
+    if takes_rights(held.value) and not kind.restricts(value):
+        return True
+    before = kind.decode(held.value)
+    return (kind.is_final(before) and not kind.is_final(value)) or (
+        kind.restricts(before) and not kind.restricts(value)
+    )
+
+
 class _Batch:
     """The records of one signed batch; at most as many as one signature covers (`tables.seals`)."""
 
@@ -155,7 +188,7 @@ def read_canary(record: Record) -> Canary:
     """The canary in a record. Raises `InvalidError`."""
     try:
         return msgspec.json.decode(record.value, type=Canary)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise InvalidError(f"canary {record.key}", [Problem("", str(error))]) from None
 
 

@@ -8,6 +8,8 @@ it would report a position behind a revocation that it never took in. Next on th
 
 import msgspec
 
+from transom.model.errors import UNREADABLE
+
 DOUBTS_MAX = 10_000
 
 
@@ -72,6 +74,6 @@ class Doubts:
         """Read what `written` wrote in a life before; what cannot be read leaves everything in doubt."""
         try:
             kept = _decode(data)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             kept = _Kept(all=True, keys=[])
         self._before, self._all_before = set(kept.keys), kept.all

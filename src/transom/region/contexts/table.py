@@ -94,17 +94,17 @@ class ContextTable(ForwardingTable):
         self._to_read_again: set[str] = set()
         self._behind = False
         self._settled: int | None = None
-        """The epoch in which all was there last; None: there is nothing yet."""
+        """The epoch in which all was there last and nothing in doubt; None: there is nothing yet."""
 
     @classmethod
     async def open(cls, inner: Table, door: Door, clock: Clock, rows_max: int) -> "ContextTable":
         """The table `inner` with what it knows already. Raises what `inner` raises."""
         table = cls(inner, door, clock, rows_max)
+        await table._recall()
         held = [await inner.get(key) for key in (CANARY_FAST, CANARY_BULK)]
         table._hear([record for record in held if record is not None])
         if table._lanes and table._settled is None:
             table._settled = 0
-        await table._recall()
         return table
 
     def listen(self, listener: Listener) -> None:
@@ -206,9 +206,10 @@ class ContextTable(ForwardingTable):
         return admitted
 
     async def _without_undoing(self, records: Sequence[Record]) -> Sequence[Record]:
-        """`records` without those that would give back what was taken away for good.
+        """`records` without those that would give back what was taken away in an earlier epoch.
 
-        Looked at only while a new epoch arrives: within one, the hub's store sees to that.
+        Looked at only while a new epoch arrives, and while something is in doubt: what was refused is sent
+        again by every sweep.
         """
         settled = self._settled
         if settled is None or all(record.version.epoch <= settled for record in records):
@@ -219,7 +220,10 @@ class ContextTable(ForwardingTable):
             held = before.get(record.key) or await self.inner.get(record.key)
             is_newer = held is None or held.version < record.version
             if is_newer and self._door.undoes(record, held):
-                why = "was taken away for good, and the hub's store forgot it: take it away there again"
+                why = (
+                    "was taken away, and the hub's store, which was restored, forgot it: revoke, suspend or "
+                    "delete it there again; what is to be given back can be given back after that"
+                )
                 self._door.refuse(record.key, why)
             else:
                 admitted.append(record)
@@ -255,7 +259,7 @@ class ContextTable(ForwardingTable):
             except InvalidError as error:
                 log_event.warning("a canary on disk cannot be read", error=str(error))
         self.knows = self._summed(before)
-        if self.knows.complete:
+        if self.knows.complete and not self._door.doubted:
             self._settled = self.knows.epoch
         if self.knows[:4] != before[:4]:
             self.moved.rise()

@@ -8,31 +8,40 @@ import os
 import re
 import sys
 from collections import deque
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
 from transom.model.errors import InvalidError, Problem
-from transom.runtime.clock import Clock, rfc3339
+from transom.region.gateway.grants import Grant
+from transom.runtime.clock import Clock
 from transom.runtime.telemetry import get_logger
 from transom.runtime.threads import SerialThread
 
 log = get_logger(__name__)
 
 _WAITING_MAX = 16_384
-_BATCH = 2048
+_BATCH = 256  # small enough for the processor's caches: half the time a line that 2,048 take
 _EVERY_SECONDS = 0.25
-_PATH_CHARACTERS_MAX = 1024
+PATH_BYTES_MAX = 1024
 _OPEN_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _MODE = 0o640
 _KEY = re.compile(r"tsm_[0-9A-Za-z]*")
 
 
-class Line(msgspec.Struct, gc=False):
-    """One request, as it is written. `ms` until its answer's last byte was written; `bytes` are of bodies."""
+Ended: TypeAlias = tuple[float, float, str, str, str, str, bytes, int, Grant | None, str, int, int]
+"""A request that has ended, as `add` takes it: when its head was complete (seconds since 1970), the seconds
+until its answer's last byte was written, the client's address, method, route, app, path, status, under which
+grant, instance, and the bytes of both bodies. The path may be followed by a query, which is not written.
+"""
 
-    time: float | str
-    """When its head was complete: seconds since 1970 until it is written, as RFC 3339."""
+
+class Line(msgspec.Struct, gc=False):
+    """One request, as it is written."""
+
+    time: datetime
     ms: float
     client: str
     method: str
@@ -53,7 +62,7 @@ class AccessLog:
     def __init__(self, path: Path | None, clock: Clock, *, waiting_max: int = _WAITING_MAX) -> None:
         self._path = path
         self._clock = clock
-        self._waiting: deque[Line] = deque()
+        self._waiting: deque[Ended] = deque()
         self._most = waiting_max
         self._encoder = msgspec.json.Encoder()
         self.dropped = 0
@@ -72,10 +81,10 @@ class AccessLog:
         except OSError as error:
             log.warning("access log cannot be opened yet", path=str(self._path), error=str(error))
 
-    def add(self, line: Line) -> None:
-        """Have `line` written soon; never waits."""
+    def add(self, ended: Ended) -> None:
+        """Have a line about it written soon; never waits."""
         if len(self._waiting) < self._most:
-            self._waiting.append(line)
+            self._waiting.append(ended)
         else:
             self.dropped += 1
 
@@ -96,9 +105,8 @@ class AccessLog:
         while self._waiting:
             self._write_batch([self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))])
 
-    def _write_batch(self, lines: list[Line]) -> None:
-        _make_fit(lines)
-        data = self._encoder.encode_lines(lines)
+    def _write_batch(self, ended: list[Ended]) -> None:
+        data = self._encoder.encode_lines(_lines(ended))
         try:
             if self._path is None:
                 sys.stdout.buffer.write(data)
@@ -112,21 +120,21 @@ class AccessLog:
             finally:
                 os.close(file)
         except OSError as error:
-            self.dropped += len(lines)
-            log.warning("access log not written", lines=len(lines), error=str(error))
+            self.dropped += len(ended)
+            log.warning("access log not written", lines=len(ended), error=str(error))
 
 
-def _make_fit(lines: list[Line]) -> None:
-    """Write the times out, and blank what looks like a key in paths."""
-    second, shown = -1, ""
-    for line in lines:
-        began = float(line.time)
-        whole = int(began)
-        if whole != second:
-            second, shown = whole, rfc3339(whole)[:-7]  # without ".000000Z" but its point
-        line.time = f"{shown}{int((began - whole) * 1_000_000):06d}Z"
-        line.ms = round(line.ms, 3)
-        if len(line.path) > _PATH_CHARACTERS_MAX:
-            line.path = line.path[:_PATH_CHARACTERS_MAX]
-        if "tsm_" in line.path:
-            line.path = _KEY.sub("[secret]", line.path)
+def _lines(batch: list[Ended]) -> list[Line]:
+    """What is written about each: times as RFC 3339, paths without query and what looks like a key."""
+    lines: list[Line] = []
+    for began, seconds, client, method, route, app, asked, status, grant, instance, came, sent in batch:
+        time = datetime.fromtimestamp(began, UTC)
+        path = asked.partition(b"?")[0].decode("latin-1")
+        if "tsm_" in path:
+            path = _KEY.sub("[secret]", path)
+        tenant, key = (grant.rights.tenant, grant.key) if grant is not None else ("", "")
+        ms = int(1_000_000 * seconds) / 1000
+        lines.append(
+            Line(time, ms, client, method, route, app, path, status, tenant, key, instance, came, sent)
+        )
+    return lines

@@ -1,5 +1,6 @@
 """A gateway's configuration file (TOML)."""
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -7,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from transom.model.names import LABEL_RULE, is_label
+from transom.region.gateway.limits import THIS_MACHINE
 from transom.runtime.config import Config
 
 _URL_SCHEMES = {"http", "https"}
@@ -32,10 +34,12 @@ class GatewayConfig(Config):
     one replaces the other: what none of them has signed for this region is refused. `context_modules` list
     context kinds of one's own; the same as the hub's.
 
-    `cache_entries` bounds how many keys are held in memory (at most 400 bytes each), `rows` how many contexts
-    are taken into the table. `access_log` is a file ("/dev/stdout" will do); without it there is none.
-    `tls_cert` and `tls_key` (PEM) are required for any address but this machine's. The other
-    limits are those of `limits.GatewayLimits`.
+    `cache_entries` bounds how many keys are held in memory (about 400 bytes each), `rows` how many contexts
+    are taken into the table. One address may hold a quarter of the `connections`; those in `fronts`, being
+    proxies, may hold all (addresses and networks). `access_log` is a file ("/dev/stdout" will do); without it
+    there is none. `metrics_host` and `metrics_port` are where it serves its metrics, not for clients; without
+    a port, nowhere. `tls_cert` and `tls_key` (PEM) are required for any address but this machine's.
+    The other limits are those of `limits.GatewayLimits`.
     """
 
     region: str
@@ -43,6 +47,8 @@ class GatewayConfig(Config):
     data: Path = Path()
     host: str = "127.0.0.1"
     port: int = Field(default=8581, ge=0, le=65535)
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
     tls_cert: Path | None = None
     tls_key: Path | None = None
     log: LogPlace
@@ -55,6 +61,7 @@ class GatewayConfig(Config):
     access_log: Path | None = None
     heartbeat_seconds: float = Field(default=2.0, ge=0.1, le=3600)
     connections: int = Field(default=4096, ge=1, le=100_000)
+    fronts: tuple[str, ...] = THIS_MACHINE
     body_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
     answer_seconds: float = Field(default=60.0, gt=0, le=86_400)
     drain_seconds: float = Field(default=10.0, ge=0, le=3600)
@@ -66,6 +73,13 @@ class GatewayConfig(Config):
         if not is_label(name):
             raise ValueError(f"{name!r} {LABEL_RULE}")
         return name
+
+    @field_validator("fronts")
+    @classmethod
+    def _networks(cls, fronts: tuple[str, ...]) -> tuple[str, ...]:
+        for front in fronts:
+            ip_network(front)  # says itself what is wrong
+        return fronts
 
     @model_validator(mode="after")
     def _belonging_together(self) -> "GatewayConfig":

@@ -377,6 +377,11 @@ class Connection(Reader):
                 self.transport.write_eof()
 
     @property
+    def idle(self) -> bool:
+        """Whether it waits for a request."""
+        return self.current is None and not self._lingering and not self.transport.is_closing()
+
+    @property
     def waits_for_app(self) -> bool:
         """Whether the client is not read because the app is slow to take its body."""
         return bool(self._holds & HOLD_UPSTREAM)

@@ -4,34 +4,46 @@ Statuses as in RFC 9110 and RFC 6750: 401 the key is missing or invalid, 403 it 
 the tenant has no such app, 429 too many requests, 503 cannot tell now (never 401 for want of knowledge).
 """
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, TypeAlias
+
+from transom.region.gateway.grants import Grant
+
+_UNAVAILABLE = 503
 
 
-class Identity(NamedTuple):
-    """Whose request it is. `limits` are requests a second for the key and for its tenant; 0 for none."""
-
-    tenant: str
-    key: str
-    scopes: tuple[str, ...]
-    virtual_cluster: str = ""
-    key_limit: float = 0.0
-    tenant_limit: float = 0.0
-
-
-class Decision(NamedTuple):
-    """`status` 200, or why not: `error` is a short code ("invalid_token", "insufficient_scope", ...) and
-    `message` a sentence for people, neither of which holds anything of the key.
+class Refusal(NamedTuple):
+    """Why a request may not go on: `error` is a short code ("invalid_token", "insufficient_scope", ...) and
+    `message` a sentence for people, neither of which holds anything of the key. `grant` is whose request it
+    was, where that is known.
     """
 
     status: int
-    identity: Identity | None = None
+    grant: Grant | None = None
     error: str = ""
     message: str = ""
     retry_after_seconds: int = 0
 
+    @property
+    def is_final(self) -> bool:
+        """Whether it is known that this must not go on: "cannot tell" is not that, "too old" is."""
+        return self.status != _UNAVAILABLE or self.error in REFUSED_FOR_NOW
+
+
+STALE = "stale"
+WITHHELD = "withheld"
+REFUSED_FOR_NOW = frozenset({STALE, WITHHELD})
+"""Errors that are answered 503, and yet it is known that nothing is allowed: by the tenant's own wish, or
+because rights were taken away that this release cannot read.
+"""
+
+
+Decision: TypeAlias = Grant | Refusal
+"""The grant under which the request may go on, or why it may not."""
+
 
 class Decider(Protocol):
-    """Decides about requests. Neither method raises."""
+    """Decides about requests. No method raises."""
 
     def decide_now(self, key: bytes, app: str, method: str) -> Decision | None:
         """The decision, if everything it needs is at hand; None: ask `decide`. `key` is what the client
@@ -41,6 +53,10 @@ class Decider(Protocol):
 
     async def decide(self, key: bytes, app: str, method: str) -> Decision:
         """The decision, looked up where it must be."""
+        ...
+
+    def listen(self, told: Callable[[bytes], None]) -> None:
+        """Have `told` called with the SHA-256 of each key of which something else is known from now on."""
         ...
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
-from transom.region.gateway.access_log import AccessLog, Line
+from transom.region.gateway.access_log import PATH_BYTES_MAX, AccessLog
 from transom.region.gateway.connection import Connection
-from transom.region.gateway.decision import Decider, Decision, Endpoints, Identity
+from transom.region.gateway.crowd import Crowd
+from transom.region.gateway.decision import Decider, Decision, Endpoints, Refusal
 from transom.region.gateway.front import (
     APPS,
     DECIDE,
@@ -24,26 +25,28 @@ from transom.region.gateway.front import (
     key_of,
     target_of,
 )
+from transom.region.gateway.grants import Grant
 from transom.region.gateway.handler import Waiting
-from transom.region.gateway.http1 import Request, identity_lines, own_head
-from transom.region.gateway.limits import GatewayLimits, Rates
+from transom.region.gateway.http1 import Request, own_head
+from transom.region.gateway.limits import GatewayLimits
 from transom.region.gateway.proxy import Exchange
 from transom.region.gateway.stats import Stats
 from transom.region.gateway.upstream import Upstreams
 from transom.runtime.clock import Clock
 from transom.runtime.randomness import Randomness
-from transom.runtime.telemetry import exposition, get_logger
+from transom.runtime.telemetry import get_logger
 
 log = get_logger(__name__)
 
 _OK = 200
 _UNAVAILABLE = 503
+_PATH_FROM, _PATH_TO = len(DECIDE), len(DECIDE) + PATH_BYTES_MAX
 _ALLOWED = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n"
-_CANNOT_TELL = Decision(_UNAVAILABLE, None, "unavailable", "cannot tell now whether this is allowed", 1)
+_CANNOT_TELL = Refusal(_UNAVAILABLE, None, "unavailable", "cannot tell now whether this is allowed", 1)
 _REFUSED_EXTRA = 256  # connections beyond the limit that are told so, before more are simply closed
 
-Then = Callable[[Connection, Request, Identity, bytes], None]
-"""What follows when a request is allowed; gets the identity, and the same as headers."""
+Then = Callable[[Connection, Request, Grant], None]
+"""What follows when a request is allowed."""
 
 
 class GatewayDesk:
@@ -73,11 +76,11 @@ class GatewayDesk:
         self.upstreams = Upstreams(endpoints, limits, randomness)
         self.stats = Stats(lambda: access_log.dropped if access_log is not None else 0)
         self.connections: set[Connection] = set()
+        self._crowd = Crowd(limits.connections_max, limits.fronts)
         self.group: asyncio.TaskGroup | None = None
         self._decider = decider
         self._clock = clock
         self._monotonic = clock.monotonic
-        self._rates = Rates(limits.buckets_max)
         self._access_log = access_log
         self._health = health
 
@@ -85,11 +88,10 @@ class GatewayDesk:
 
     def arrived(self, connection: Connection) -> bool:
         """A connection has been made; False when it is one too many."""
-        most = self.limits.connections_max
-        accepted = len(self.connections) < most and not self.draining
+        accepted = not self.draining and self._crowd.admit(connection, self.now)
         if not accepted:
             self.stats.refused_connections += 1
-        if len(self.connections) < most + _REFUSED_EXTRA:
+        if accepted or len(self.connections) < len(self._crowd) + _REFUSED_EXTRA:
             self.connections.add(connection)
         else:
             connection.transport.abort()
@@ -99,6 +101,7 @@ class GatewayDesk:
     def left(self, connection: Connection) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
+        self._crowd.left(connection)
         self.stats.connections = len(self.connections)
         if self.draining and not self.connections:
             self.drained.set()
@@ -109,23 +112,18 @@ class GatewayDesk:
         seconds = self._monotonic() - began if began else 0.0
         self.stats.note(request.route, request.status, seconds)
         if self._access_log is not None:
-            identity = request.identity
-            tenant, key = (identity[0], identity[1]) if identity is not None else ("", "")
             path = request.path
-            if path is None:
-                path = request.target[len(DECIDE) :].partition(b"?")[0]
             self._access_log.add(
-                Line(
+                (
                     (began or self._monotonic()) + self.wall_offset,
-                    1000 * seconds,
+                    seconds,
                     connection.client,
                     request.method,
                     request.route,
                     request.app,
-                    path.decode("latin-1"),
+                    request.target[_PATH_FROM:_PATH_TO] if path is None else path[:PATH_BYTES_MAX],
                     request.status,
-                    tenant,
-                    key,
+                    request.grant,
                     request.instance,
                     request.body_bytes,
                     request.sent_bytes,
@@ -144,13 +142,13 @@ class GatewayDesk:
         request.began = self._monotonic()
         target = request.target
         try:
-            if target.startswith(DECIDE):
+            plain = asked_plainly(target)
+            if plain is not None:
+                request.route, request.app, request.path = "decide", plain[1].decode(), None
+                self._judge(connection, request, request.method, _allow)
+            elif target.startswith(DECIDE):
                 request.route = "decide"
-                app = asked_plainly(target)
-                if app is not None:
-                    request.app, request.path, method = app, None, request.method
-                else:
-                    request.app, method, request.path = asked_of(target, request.method, request.found)
+                request.app, method, request.path = asked_of(target, request.method, request.found)
                 self._judge(connection, request, method, _allow)
             elif target.startswith(APPS):
                 request.route = "proxy"
@@ -185,47 +183,33 @@ class GatewayDesk:
             self._decided(connection, request, decision, then)
 
     def _decided(self, connection: Connection, request: Request, decision: Decision, then: Then) -> None:
-        status, identity, error, message, retry_after_seconds = decision
-        if status != _OK or identity is None:
-            if status in {_OK, _UNAVAILABLE}:
-                self.stats.errors += 1
-                status, retry_after_seconds = _UNAVAILABLE, retry_after_seconds or 1
-            request.identity = identity
-            connection.refuse(status, error, message, retry_after_seconds)
-            return
-        request.identity = identity
-        try:
-            shown = identity_lines(identity)
-        except ValueError as fault:
-            log.error("an identity cannot be told to apps", tenant=identity.tenant, error=str(fault))  # noqa: TRY400
-            self.stats.errors += 1
-            connection.refuse(_UNAVAILABLE, _CANNOT_TELL.error, _CANNOT_TELL.message, 1)
-            return
-        if identity.key_limit or identity.tenant_limit:
-            wait = self._rates.take(identity, request.began)
+        if type(decision) is Grant:
+            request.grant = decision
+            wait = decision.take(request.began) if decision.rights.limited else 0.0
             if wait > 0:
                 connection.refuse(429, "rate_limited", "too many requests; slow down", ceil(wait))
-                return
-        then(connection, request, identity, shown)
+            else:
+                then(connection, request, decision)
+        elif isinstance(decision, Refusal):
+            status, request.grant, error, message, retry_after_seconds = decision
+            if status == _UNAVAILABLE:
+                self.stats.errors += 1
+                retry_after_seconds = retry_after_seconds or 1
+            connection.refuse(status, error, message, retry_after_seconds)
 
-    def _forward(
-        self, forward: bytes, connection: Connection, request: Request, identity: Identity, shown: bytes
-    ) -> None:
-        exchange = Exchange(self, connection, request, forward, identity.tenant, shown)
+    def _forward(self, forward: bytes, connection: Connection, request: Request, grant: Grant) -> None:
+        exchange = Exchange(self, connection, request, forward, grant)
         connection.handler = exchange
         exchange.start()
 
     def _own(self, connection: Connection, request: Request) -> None:
         path = request.target.partition(b"?")[0]
-        if path not in {b"/healthz", b"/readyz", b"/metrics"}:
+        if path not in {b"/healthz", b"/readyz"}:
             raise RefusedError(404, "not_found", "there is nothing here; apps are at /apps/NAME/")
         request.route, request.path = "own", path
         if request.method not in {"GET", "HEAD"}:
             head = own_head(405, 0, "", b"allow: GET, HEAD\r\n")
             connection.respond(request, head)
-        elif path == b"/metrics":
-            body = exposition()
-            connection.respond(request, own_head(_OK, len(body), "text/plain; version=0.0.4"), body)
         else:
             status, said = self._health() if path == b"/readyz" else (_OK, {"status": "ok"})
             body = msgspec.json.encode(said)
@@ -239,5 +223,5 @@ async def _on_its_own(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         log.exception("a request failed")  # and nobody else's with it; its deadline ends it
 
 
-def _allow(connection: Connection, request: Request, _identity: Identity, shown: bytes) -> None:
-    connection.respond(request, _ALLOWED + shown, b"", _OK)
+def _allow(connection: Connection, request: Request, grant: Grant) -> None:
+    connection.respond(request, b"%s%s%s\r\n" % (_ALLOWED, grant.rights.lines, grant.name), b"", _OK)

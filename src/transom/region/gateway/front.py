@@ -31,7 +31,8 @@ from urllib.parse import unquote_to_bytes
 DECIDE = b"/decide"
 APPS = b"/apps/"
 
-_PLAIN = re.compile(rb"/apps/([a-z0-9][a-z0-9.-]{0,252})(/[^%\\;#?\x00-\x20\x7f-\xff]*)?(\?[!-~]*)?")
+_PLAIN_TARGET = rb"/apps/([a-z0-9][a-z0-9.-]{0,252})((?:/(?!\.)[^%\\;#?/\x00-\x20\x7f-\xff]*)*)(\?[!-~]*)?"
+_PLAIN = re.compile(_PLAIN_TARGET)
 _NAMED = re.compile(rb"/apps/([a-z0-9][a-z0-9.-]{0,252})(/[^?]*)?(\?.*)?")
 _VISIBLE = re.compile(rb"[!-~]+")
 _APP_NAME = re.compile(rb"[a-z0-9][a-z0-9.-]{0,252}")
@@ -68,7 +69,7 @@ class Asked(NamedTuple):
 def target_of(uri: bytes) -> Target:
     """The target of the path and query that a client sent. Raises `RefusedError` for what is not plain."""
     plain = _PLAIN.fullmatch(uri)
-    if plain is not None and b"/." not in uri:
+    if plain is not None:
         app, rest, query = plain.groups(b"")
         return Target(app.decode(), (rest or b"/") + query, uri[: len(uri) - len(query)])
     return _looked_into(uri)
@@ -96,10 +97,10 @@ def _looked_into(uri: bytes) -> Target:
     return Target("", uri, path)
 
 
-def asked_plainly(target: bytes) -> str | None:
-    """The app of the most common question, `/decide/apps/NAME/…` with a plain path; None: see `asked_of`."""
-    plain = _PLAIN.fullmatch(target, len(DECIDE))
-    return plain[1].decode() if plain is not None and b"/." not in target else None
+asked_plainly = re.compile(DECIDE + _PLAIN_TARGET).fullmatch
+"""The most common question, `/decide/apps/NAME/…` with a plain path: its first group is the app; None: see
+`asked_of`.
+"""
 
 
 def asked_of(target: bytes, method: str, headers: Mapping[bytes, bytes]) -> Asked:

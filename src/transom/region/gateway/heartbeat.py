@@ -2,16 +2,22 @@
 
 Soaks, moves and the age of what a region knows are judged by it at the hub. When it cannot be said, the log
 being gone, serving goes on. Next on the data's way: the mirror carries `gateways` to the hub.
+
+Two gateways that are given one name would both answer what the hub asks one of them. The one that began later
+finds the other's beats beside its own: it serves on, but says and answers nothing until it is alone.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from transom.logs.protocol import Log
-from transom.logs.records import to_message
+import msgspec
+
+from transom.logs.protocol import Entry, Log, TopicPartition
+from transom.logs.records import from_entry, to_message
+from transom.model.errors import UNREADABLE, ConflictError, InvalidError, members_of
 from transom.model.records import Record
 from transom.model.resources import to_json
 from transom.model.roads import CONTEXTS, CONTEXTS_BULK, GATEWAYS, GatewayBeat
@@ -21,6 +27,7 @@ from transom.region.contexts.table import ContextTable
 from transom.runtime.clock import Clock, timestamp
 from transom.runtime.randomness import Randomness
 from transom.runtime.secret_files import write_private
+from transom.runtime.signals import Level
 from transom.runtime.tasks import WorkerState
 from transom.runtime.telemetry import get_logger
 from transom.tables.sweeps import partition_name
@@ -29,6 +36,8 @@ log_event = get_logger(__name__)
 
 _APART_SECONDS = 0.25
 """Between two beats at least: a storm of changes is told of four times a second."""
+_LISTEN_SECONDS = 15.0
+"""Whoever has met another of its name listens for so long before it speaks again."""
 
 
 @dataclass
@@ -36,7 +45,7 @@ class GatewayHeart:
     """The beat of one gateway; `epoch` is above that of its last life (`next_epoch`).
 
     `ready` says whether it answers all requests, `errors` counts look-ups that failed, `address` is where it
-    listens, `states` are its workers'.
+    listens, `states` are its workers'. `instance` tells it from another of its name; `taken`: who that is.
     """
 
     region: str
@@ -52,16 +61,81 @@ class GatewayHeart:
     randomness: Randomness
     period_seconds: float
     counter: int = 0
+    instance: str = ""
+    taken: str = ""
+    met: Level = field(default_factory=Level)
+
+    def __post_init__(self) -> None:
+        self.instance = self.randomness.uid()
 
     async def run(self, log: Log) -> None:
-        """Beat to `log` for ever; raises what it raises, and can be run again then."""
+        """Beat to `log` for ever; raises what it raises, and can be run again then.
+
+        Raises `ConflictError` when another gateway has this name: `taken` says so and `met` rises, until it
+        was not heard for a while.
+        """
+        positions = {
+            TopicPartition(GATEWAYS, number): bounds.end
+            for number, bounds in (await log.bounds(GATEWAYS)).items()
+        }
+        if self.taken:
+            await self._meet(log, positions, _LISTEN_SECONDS)
+            self.taken = ""
         while True:
+            await self._meet(log, positions)
             seen = self.table.moved.value
             self.counter += 1
             version = Version(self.epoch, self.counter, f"{self.region}/{self.gateway}")
             record = Record(self.gateway, version, to_json(await self.now()))
             await log.append([to_message(GATEWAYS, record)])
             await self._pause(seen)
+
+    async def alone(self, work: Coroutine[None, None, None]) -> None:
+        """Do `work` while no other gateway has this name. Raises `ConflictError` when one has."""
+        seen = self.met.value
+        try:
+            async with asyncio.TaskGroup() as group:
+                working = group.create_task(work)
+                while not self.taken:
+                    seen = await self.met.above(seen)
+                working.cancel()
+        except ExceptionGroup as failed:
+            raise members_of(failed)[0] from None
+        raise ConflictError(self.taken)
+
+    async def _meet(
+        self, log: Log, positions: dict[TopicPartition, int], listen_seconds: float = 0.0
+    ) -> None:
+        """Look for beats of another of this name that began earlier, since `positions`."""
+        until = self.clock.monotonic() + listen_seconds
+        while True:
+            left = max(0.0, until - self.clock.monotonic())
+            entries = await log.read(positions, wait_seconds=left)
+            for entry in entries:
+                positions[entry.position] = entry.offset + 1
+                other = self._earlier(entry)
+                if other is not None:
+                    self.taken = (
+                        f"another gateway of region {self.region!r} is called {self.gateway!r}, at "
+                        f"{other.address or 'an address it did not say'}; give one of them another name"
+                    )
+                    self.met.rise()
+                    raise ConflictError(self.taken)
+            if not entries:
+                return
+
+    def _earlier(self, entry: Entry) -> GatewayBeat | None:
+        """The beat in an entry, if it is of another of this name that began before this one."""
+        if entry.key != self.gateway.encode():
+            return None
+        try:
+            record = from_entry(entry)
+            beat = msgspec.json.decode(record.value, type=GatewayBeat)
+        except (InvalidError, *UNREADABLE):
+            return None
+        # One of an earlier release does not say which it is.
+        other = (record.version.epoch, beat.instance)
+        return beat if beat.instance and other < (self.epoch, self.instance) else None
 
     async def now(self) -> GatewayBeat:
         """What is said."""
@@ -83,6 +157,7 @@ class GatewayHeart:
             refused_count=self.door.refused_count,
             errors=self.errors(),
             address=self.address(),
+            instance=self.instance,
             workers={name: f"{state.state}: {state.error}" for name, state in ailing.items()},
         )
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from transom.region.gateway.decision import Identity
 from transom.region.gateway.front import RefusedError
+from transom.region.gateway.grants import Grant
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -87,9 +87,9 @@ class Request:
         "complete",
         "error",
         "found",
+        "grant",
         "has_body",
         "headers",
-        "identity",
         "instance",
         "keep_alive",
         "length",
@@ -120,7 +120,7 @@ class Request:
         self.route = "other"
         self.app, self.instance = "", ""
         self.path: bytes | None = b""
-        self.identity: Identity | None = None
+        self.grant: Grant | None = None
         self.error: RefusedError | None = None
 
 
@@ -136,7 +136,7 @@ def request_of(method: bytes, target: bytes, headers: Headers, parser: Any) -> R
 
     `parser` says whether the connection may be kept and whether an upgrade is wanted.
     """
-    found = dict(headers)
+    found = found_in(headers)
     name = _METHODS.get(method)
     if name is None:
         name = _METHODS[method] = method.decode()  # llhttp knows a few dozen methods and no others
@@ -160,6 +160,14 @@ def request_of(method: bytes, target: bytes, headers: Headers, parser: Any) -> R
             raise RefusedError(400, "invalid_request", "a request that asks for an upgrade has no body")
         request.upgrade = True
     return request
+
+
+def found_in(headers: Headers) -> dict[bytes, bytes]:
+    """The headers by name; of several lines the last, but of Connection all (RFC 9110 5.3, 7.6.1)."""
+    found = dict(headers)
+    if len(found) != len(headers) and b"connection" in found:
+        found[b"connection"] = b",".join(_all(headers, b"connection"))
+    return found
 
 
 def _origin_form(target: bytes, found: Mapping[bytes, bytes]) -> bytes:
@@ -272,31 +280,6 @@ def _nominated(found: Mapping[bytes, bytes]) -> Iterable[bytes]:
 
 def _all(headers: Headers, wanted: bytes) -> list[bytes]:
     return [value for name, value in headers if name == wanted]
-
-
-def identity_lines(identity: Identity) -> bytes:
-    """The identity headers. All four always, so that proxies overwrite what a client sent under these names.
-
-    Raises `ValueError` when a value holds what no header may.
-    """
-    tenant, key, scopes, virtual_cluster, _, _ = identity
-    if not key.isprintable():
-        raise ValueError(_UNPRINTABLE)
-    return b"%sx-transom-key: %s\r\n" % (_tenant_lines(tenant, scopes, virtual_cluster), key.encode())
-
-
-_UNPRINTABLE = "an identity holds characters that no header may hold"
-
-
-@lru_cache(maxsize=1024)
-def _tenant_lines(tenant: str, scopes: tuple[str, ...], virtual_cluster: str) -> bytes:
-    listed = " ".join(scopes)
-    if not f"{tenant}{listed}{virtual_cluster}".isprintable():
-        raise ValueError(_UNPRINTABLE)
-    return (
-        f"x-transom-tenant: {tenant}\r\nx-transom-scopes: {listed}\r\n"
-        f"x-transom-virtual-cluster: {virtual_cluster}\r\n"
-    ).encode()
 
 
 _encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode

@@ -10,6 +10,7 @@ import msgspec
 
 from transom.logs.protocol import Entry, TopicPartition
 from transom.logs.records import from_entry
+from transom.model.errors import UNREADABLE
 from transom.model.names import Key
 from transom.model.records import Record
 from transom.region.forwarding import ForwardingTable
@@ -79,7 +80,7 @@ class InstanceTable(ForwardingTable):
             return
         try:
             found = None if record.deleted else _endpoint(record)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (ValueError, *UNREADABLE) as error:
             # Where it listens cannot be told, so nothing is sent to it.
             log_event.warning("an instance cannot be read", key=record.key, error=str(error))
             found = None

@@ -6,7 +6,7 @@ at a few times a second (`server`), so none is exact.
 
 from dataclasses import dataclass
 
-from transom.region.gateway.decision import Identity
+THIS_MACHINE = ("127.0.0.0/8", "::1/128")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class GatewayLimits:
     drain_seconds: float = 10.0
     """How long requests under way may go on when the gateway stops."""
     connections_max: int = 4096
-    """Connections of clients at once; more get 503 and are closed."""
+    """Connections of clients at once; more get 503 and are closed. One address may hold a quarter of them."""
+    fronts: tuple[str, ...] = THIS_MACHINE
+    """Addresses and networks of which each may hold all: proxies, which hold connections for others."""
     pipelined_max: int = 64
     """Requests that one read may hold; the connection is closed after so many."""
     drained_bytes: int = 64 * 1024
@@ -55,59 +57,31 @@ class GatewayLimits:
     """How long an instance that failed is passed over while there are others."""
     tries_max: int = 3
     """How many connections a request may be tried on."""
-    buckets_max: int = 65_536
-    """Keys and tenants whose rate is remembered."""
 
 
-class Rates:
-    """Token buckets of keys and tenants. Each holds one second's worth, and one token at least.
+_SLACK_SECONDS = 1e-6
+"""Sums of times are not exact: what they are out by must not cost the last token of a bucket."""
 
-    Bounded by two generations: when the young one is full the old one, which holds what was not used since,
-    is forgotten. A forgotten bucket would begin full again.
+
+class Rate:
+    """So many requests a second: the seconds that one token takes to come, and that a whole bucket does."""
+
+    __slots__ = ("bucket_seconds", "token_seconds")
+
+    def __init__(self, a_second: float) -> None:
+        self.token_seconds = 1 / a_second
+        self.bucket_seconds = max(1.0, self.token_seconds) + _SLACK_SECONDS
+
+
+class Bucket:
+    """A token bucket: holds one second's worth, and one token at least.
+
+    What is kept of it is one number, when it will be full again (monotonic seconds): a token taken moves
+    that by the time one takes to come, and there is none where that would be further away than a whole bucket
+    takes. As the generic cell rate algorithm of ITU-T I.371 counts ("virtual scheduling").
     """
 
-    def __init__(self, most: int) -> None:
-        self._half = max(1, most // 2)
-        self._young: dict[tuple[str, str], list[float]] = {}
-        self._old: dict[tuple[str, str], list[float]] = {}
+    __slots__ = ("__weakref__", "full_at")
 
-    def __len__(self) -> int:
-        return len(self._young) + len(self._old)
-
-    def take(self, identity: Identity, now: float) -> float:
-        """Take a token of the key and one of its tenant; 0.0, or the seconds until both have one.
-
-        Nothing is taken unless both have one, so that a tenant at its limit does not use up its keys' own.
-        """
-        tenant, key, _, _, key_limit, tenant_limit = identity
-        own = self._filled((tenant, key), key_limit, now) if key_limit > 0 else None
-        shared = self._filled((tenant, ""), tenant_limit, now) if tenant_limit > 0 else None
-        wait = 0.0
-        if own is not None and own[0] < 1:
-            wait = (1 - own[0]) / key_limit
-        if shared is not None and shared[0] < 1:
-            wait = max(wait, (1 - shared[0]) / tenant_limit)
-        if wait <= 0:
-            if own is not None:
-                own[0] -= 1
-            if shared is not None:
-                shared[0] -= 1
-        return wait
-
-    def _filled(self, name: tuple[str, str], rate: float, now: float) -> list[float]:
-        """The bucket, with the tokens it has by now, and when that was."""
-        room = rate if rate > 1 else 1.0
-        bucket = self._young.get(name)
-        if bucket is None:
-            bucket = self._old.pop(name, None)
-            if bucket is None:
-                bucket = [room, now]
-            if len(self._young) >= self._half:
-                self._old, self._young = self._young, {}
-            self._young[name] = bucket
-        passed = now - bucket[1]
-        if passed > 0:
-            tokens = bucket[0] + passed * rate
-            bucket[0] = min(room, tokens)
-            bucket[1] = now
-        return bucket
+    def __init__(self) -> None:
+        self.full_at = 0.0

@@ -11,7 +11,9 @@ from functools import partial
 from typing import Any, Protocol
 
 from transom.region.gateway.connection import HOLD_BODY, HOLD_UPSTREAM, Connection
-from transom.region.gateway.decision import Endpoint
+from transom.region.gateway.decision import Endpoint, Refusal
+from transom.region.gateway.frames import CLOSED_BY_POLICY, Frames
+from transom.region.gateway.grants import Grant
 from transom.region.gateway.http1 import (
     CONTINUE,
     IDEMPOTENT,
@@ -58,16 +60,15 @@ class Exchange:
         client: Connection,
         request: Request,
         forward: bytes,
-        tenant: str,
-        identity: bytes,
+        grant: Grant,
     ) -> None:
         self.method = request.method
         self._office = office
         self._client = client
         self._request = request
         self._forward = forward
-        self._tenant = tenant
-        self._identity = identity
+        self._tenant = grant.rights.tenant
+        self._identity = grant.lines
         self._websocket = wants_websocket(request)
         self._backend: Backend | None = None
         self._upstream: Upstream | None = None
@@ -77,7 +78,7 @@ class Exchange:
         self._keep = False  # the instance would take another request
         self._chunked = False  # the answer goes out in chunks
         self._until_end = False  # the answer's end is the connection's
-        self._tunnel = False
+        self._tunnel: Frames | None = None
         self._out: list[bytes] = []
 
     # Finding an instance
@@ -215,6 +216,17 @@ class Exchange:
             request.keep_alive = False
             self._refuse(408, "timeout", "the request's body took too long")
 
+    def forbid(self, decision: Refusal) -> None:
+        """It must not go on."""
+        if self._tunnel or self._request.status:
+            if self._tunnel and self._tunnel.between:
+                self._client.write(CLOSED_BY_POLICY)
+            self._client.cut(reset=self._until_end)
+        else:
+            self._drop()
+            self._request.keep_alive = False
+            self._refuse(decision.status, decision.error, decision.message, decision.retry_after_seconds)
+
     def abandon(self) -> None:
         """Nobody wants the answer any more."""
         self._drop()
@@ -252,7 +264,7 @@ class Exchange:
         if not self._websocket or self._upstream is None:
             raise ValueError("an upgrade that nobody asked for")  # becomes a parser error, and 502
         self._request.status = _SWITCHING
-        self._tunnel = True
+        self._tunnel = Frames()
         framing = b"connection: Upgrade\r\nupgrade: websocket\r\n"
         self._out.append(
             answer_head(_SWITCHING, headers, found, framing, self._client.knows_line(self._request))
@@ -263,6 +275,8 @@ class Exchange:
     def piece(self, data: bytes) -> None:
         """A piece of the answer's body, or of the tunnel."""
         self._request.sent_bytes += len(data)
+        if self._tunnel is not None:
+            self._tunnel.follow(data)
         if self._chunked:
             self._out += _chunk(data)
         else:

@@ -11,6 +11,7 @@ from transom.region.gateway.access_log import AccessLog
 from transom.region.gateway.connection import Connection
 from transom.region.gateway.decision import Decider, Endpoints
 from transom.region.gateway.desk import GatewayDesk
+from transom.region.gateway.lasting import LastingRequests
 from transom.region.gateway.limits import GatewayLimits
 from transom.runtime.clock import Clock
 from transom.runtime.http import listening_socket
@@ -24,7 +25,7 @@ _BACKLOG = 1024
 
 
 class GatewayServer:
-    """Serves the decision endpoint, the apps, and its own health and metrics, over HTTP/1.1.
+    """Serves the decision endpoint, the apps, and its own health, over HTTP/1.1.
 
     `knows` is what the header `transom-knows` says to who asks for it; `health` gives the status and the body
     of `/readyz`. One server serves once.
@@ -44,7 +45,7 @@ class GatewayServer:
     ) -> None:
         self._clock = clock
         self._access_log = access_log
-        self._desk = GatewayDesk(
+        desk = self._desk = GatewayDesk(
             decider,
             endpoints,
             clock=clock,
@@ -54,6 +55,7 @@ class GatewayServer:
             knows=knows,
             health=health,
         )
+        self._lasting = LastingRequests(decider, desk.connections, clock)
 
     @property
     def errors(self) -> int:
@@ -85,7 +87,10 @@ class GatewayServer:
         self._look_at_the_clock()
         async with asyncio.TaskGroup() as group:
             desk.group = group
-            helpers = [group.create_task(self._tick_for_ever(), name="gateway clock")]
+            helpers = [
+                group.create_task(self._tick_for_ever(), name="gateway clock"),
+                group.create_task(self._lasting.run(), name="gateway lasting requests"),
+            ]
             if self._access_log is not None:
                 helpers.append(group.create_task(self._access_log.run(), name="gateway access log"))
             metrics.register(desk.stats)

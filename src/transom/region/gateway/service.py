@@ -25,10 +25,11 @@ from transom.region.gateway.decider import KeyDecider
 from transom.region.gateway.heartbeat import GatewayHeart, next_epoch
 from transom.region.gateway.instances import InstanceTable, read_instance
 from transom.region.gateway.limits import GatewayLimits
+from transom.region.gateway.metrics_page import metrics_page
 from transom.region.gateway.region_log import RegionLog
 from transom.region.gateway.server import GatewayServer
 from transom.runtime.clock import Clock
-from transom.runtime.http import check_free, server_tls
+from transom.runtime.http import check_free, serve, server_tls
 from transom.runtime.processes import folder_held
 from transom.runtime.randomness import Randomness
 from transom.runtime.signing import Trust
@@ -73,9 +74,12 @@ class Gateway:
         return not self.broken and self.contexts.knows.complete
 
     def health(self) -> tuple[int, dict[str, object]]:
-        """The answer to `/readyz`: 200 or 503, and why. Anybody may ask: it names no tenant and no key."""
+        """The answer to `/readyz`: 200 or 503, and why.
+
+        Anybody may ask: it names no tenant, no key, no file and no address; the log and the beat do.
+        """
         knows = self.contexts.knows
-        wrong = list(self.broken)
+        wrong = ["what it keeps on its disk cannot be read: its log says which file"] if self.broken else []
         if not self.broken and not knows.complete:
             wrong.append(
                 "the contexts of this region have not all arrived yet: unknown keys are answered 503"
@@ -90,9 +94,7 @@ class Gateway:
             "bulkRevision": knows.bulk_revision,
             "ageSeconds": knows.age_seconds(self.clock),
             "refusedCount": self.door.refused_count,
-            "workers": {
-                name: {"state": state.state, "error": state.error} for name, state in self.workers().items()
-            },
+            "workers": {name: {"state": state.state} for name, state in self.workers().items()},
         }
 
     def knows(self) -> str:
@@ -129,6 +131,8 @@ async def running_gateway(
     what = f"configuration of gateway {config.name}"
     tls = server_tls(what, config.tls_cert, config.tls_key)
     check_free(config.host, config.port)
+    if config.metrics_port is not None:
+        check_free(config.metrics_host, config.metrics_port)
     reaching = RegionLog(config, clock)
     await reaching.check()
     door = Door(Seals(config.region, Trust(config.trusted_signers)), kinds)
@@ -159,10 +163,14 @@ async def running_gateway(
             announce(port)
 
         async with asyncio.TaskGroup() as serving:
-            # Not a supervised worker: a gateway that cannot be reached must say so and end.
-            task = serving.create_task(server.serve(config.host, config.port, tls=tls, ready=listening))
+            # Not supervised workers: a gateway that cannot be reached must say so and end.
+            tasks = [serving.create_task(server.serve(config.host, config.port, tls=tls, ready=listening))]
+            if config.metrics_port is not None:
+                page = serve(metrics_page, config.metrics_host, config.metrics_port, tls=tls)
+                tasks.append(serving.create_task(page))
             yield gateway
-            task.cancel()
+            for task in tasks:
+                task.cancel()
 
 
 async def _put_together(
@@ -206,6 +214,7 @@ async def _opened(path: Path, wrap: Callable[[Table], Awaitable[T]], broken: lis
 def _limits(config: GatewayConfig) -> GatewayLimits:
     return GatewayLimits(
         connections_max=config.connections,
+        fronts=config.fronts,
         body_bytes=config.body_bytes,
         answer_seconds=config.answer_seconds,
         drain_seconds=config.drain_seconds,
@@ -246,7 +255,8 @@ async def _use_log(gateway: Gateway, heart: GatewayHeart, reaching: RegionLog) -
                 "instances", _kept_going(lambda: keep(gateway.instances, log, [STATUS], read_instance))
             )
             table = context_table(config.name)
-            group.start("sweep answers", _kept_going(lambda: answer_sweeps(table, contexts, log)))
+            answering = _kept_going(lambda: heart.alone(answer_sweeps(table, contexts, log)))
+            group.start("sweep answers", answering)
             group.start("heartbeat", _kept_going(lambda: heart.run(log)))
             await reaching.until_replaced()
         finally:

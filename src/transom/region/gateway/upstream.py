@@ -12,7 +12,7 @@ from typing import Protocol
 import httptools
 
 from transom.region.gateway.decision import Endpoint, Endpoints
-from transom.region.gateway.http1 import Headers, has_no_body
+from transom.region.gateway.http1 import Headers, found_in, has_no_body
 from transom.region.gateway.limits import GatewayLimits
 from transom.runtime.randomness import Randomness
 
@@ -151,7 +151,7 @@ class Upstream(asyncio.Protocol):
             self.reusable = False
             return
         headers, self._headers = self._headers, []
-        found = dict(headers)
+        found = found_in(headers)
         parser = self._parser
         status = parser.get_status_code()
         coding = found.get(b"transfer-encoding")

@@ -1,0 +1,72 @@
+"""Where the partitions of a Kafka topic begin and end.
+
+Next on the data's way: `kafka_readers`, `kafka_topics`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiokafka.protocol.offset import OffsetRequest
+
+from transom.logs import kafka_api as api
+from transom.logs.kafka_cluster import KafkaCluster
+from transom.logs.kafka_fetch import committed, fetch
+from transom.logs.protocol import Bounds, TopicPartition
+from transom.model.errors import UnknownTopicError
+
+_EARLIEST, _LATEST = -2, -1
+_READ_COMMITTED = 1
+_FARTHER = 8
+
+
+async def bounds(cluster: KafkaCluster, topic: str) -> dict[int, Bounds]:
+    """See `Log.bounds`. The end is behind the last entry that can be read: not behind what ends a
+    transaction, or whoever has read everything would look as if something were missing.
+    """
+
+    async def attempt() -> dict[int, Bounds]:
+        leaders = (await cluster.layout(topic)).leaders
+        starts = await _offsets(cluster, topic, leaders, _EARLIEST)
+        stable = await _offsets(cluster, topic, leaders, _LATEST)
+        found: dict[int, Bounds] = {}
+        for partition, leader in leaders.items():
+            # What was truncated between the two questions.
+            start = min(starts[partition], stable[partition])
+            at = TopicPartition(topic, partition)
+            found[partition] = Bounds(start, await _end(cluster, leader, at, start, stable[partition]))
+        return found
+
+    return await cluster.retrying(f"say where {topic} begins and ends", attempt)
+
+
+async def _end(cluster: KafkaCluster, leader: int, at: TopicPartition, start: int, stable: int) -> int:
+    """Behind the last entry below `stable`, looked for from there backwards."""
+    back = 2  # most often an entry and what ends its transaction
+    while start < stable:
+        offset = max(start, stable - back)
+        answer = await fetch(cluster, leader, {at: offset}, 0.0)
+        told = answer.topics[0][1][0]
+        cluster.check(told[1], f"{at.topic}/{at.partition}")
+        entries, _ = committed(at, offset, told[5], told[-1])
+        if entries:
+            return entries[-1].offset + 1
+        if offset == start:
+            break
+        back *= _FARTHER
+    return start
+
+
+async def _offsets(
+    cluster: KafkaCluster, topic: str, leaders: Mapping[int, int], which: int
+) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for node in set(leaders.values()):
+        asked = [(partition, which) for partition, leader in leaders.items() if leader == node]
+        answer: Any = await cluster.ask(node, OffsetRequest(-1, _READ_COMMITTED, [(topic, asked)]))
+        for _, partitions in answer.topics:
+            for partition, code, _, offset, *_ in partitions:
+                if code == api.UNKNOWN_TOPIC and topic not in await cluster.layouts([topic]):
+                    raise UnknownTopicError(topic)
+                cluster.check(code, f"topic {topic!r}")
+                found[partition] = offset
+    return found

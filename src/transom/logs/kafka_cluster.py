@@ -1,0 +1,234 @@
+"""The way to a Kafka cluster: connections, who leads what, and trying again while brokers come and go.
+
+aiokafka's client keeps connections, credentials and the list of brokers; what is asked, of whom, and what an
+answer means is decided here and in the modules beside. Next on the data's way: `kafka_topics`, `kafka_fetch`,
+`kafka_produce`, `kafka_groups`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, TypeVar
+
+from aiokafka.client import AIOKafkaClient, CoordinationType
+from aiokafka.conn import create_conn  # pyright: ignore[reportUnknownVariableType]
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.coordination import FindCoordinatorRequest
+
+from transom.logs import kafka_api as api
+from transom.logs.kafka_address import KafkaAddress
+from transom.model.errors import (
+    ForbiddenError,
+    InvalidError,
+    Problem,
+    UnauthorizedError,
+    UnknownTopicError,
+    UnreachableError,
+)
+from transom.runtime.backoff import Backoff
+from transom.runtime.clock import Clock
+from transom.runtime.randomness import Randomness
+
+T = TypeVar("T")
+
+MAIN = 0
+"""The lane of requests that are answered at once. Brokers answer the requests of a connection one after
+another, so whoever lets a broker wait has a lane, which is a connection, of its own."""
+
+_REQUEST_SECONDS = 10.0
+_PATIENCE_SECONDS = 20.0
+_FIRST_RETRY_SECONDS = 0.004
+_MOST_RETRY_SECONDS = 0.5
+
+# What it logs, the errors raised here say better; at an outage it would say it many times a second.
+logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+
+class TransientError(Exception):
+    """It did not work now; `KafkaCluster.retrying` tries again."""
+
+
+class KafkaCluster:
+    """One cluster. Connects with the first request, so that it can be made while no broker runs."""
+
+    def __init__(
+        self,
+        address: KafkaAddress,
+        clock: Clock,
+        randomness: Randomness,
+        *,
+        password: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.address = address
+        self.clock = clock
+        self.brokers = 0
+        self._randomness = randomness
+        self._tls = (tls or ssl.create_default_context()) if address.tls else None
+        self._password = password
+        self._client: Any = None
+        self._connecting = asyncio.Lock()
+        self._layouts: dict[str, api.TopicLayout] = {}
+        self._coordinators: dict[tuple[int, str], int] = {}
+
+    async def close(self) -> None:
+        """Close every connection."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    # --- asking ---
+
+    async def ask(self, node: int | None, request: Any, lane: int = MAIN) -> Any:
+        """The answer of broker `node` (None: any) to `request`. Raises `TransientError`."""
+        client = await self._connected()
+        try:
+            if node is None:
+                node = client.get_random_node()
+            if node is None or node < 0:
+                raise TransientError("no broker leads it now")
+            return await client.send(node, request, group=lane)
+        except (KafkaError, OSError, TimeoutError) as error:
+            # A broker that does not answer may have lost what it led.
+            self._layouts.clear()
+            self._coordinators.clear()
+            raise TransientError(_said(error)) from error
+
+    async def retrying(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """What `attempt` returns, tried again while it raises `TransientError`, for 20 s at most.
+
+        Raises `UnreachableError` then: it may have happened.
+        """
+        backoff = Backoff(self._randomness, _FIRST_RETRY_SECONDS, _MOST_RETRY_SECONDS)
+        until = self.clock.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return await attempt()
+            except TransientError as error:
+                if self.clock.monotonic() >= until:
+                    await self.close()  # what we know of its brokers may be outdated: begin again
+                    raise UnreachableError(f"{self.address} cannot {what} now: {error}") from None
+                await self.clock.sleep(backoff.next_seconds())
+                self._layouts.clear()
+
+    def check(self, code: int, where: str) -> None:
+        """Raises what Kafka's error `code` means, `TransientError` for what is worth trying again."""
+        if code == api.NONE:
+            return
+        if api.is_transient(code):
+            if code in (14, 15, 16):
+                self._coordinators.clear()
+            raise TransientError(f"{where}: {api.code_name(code)}")
+        if api.is_forbidden(code):
+            raise ForbiddenError(
+                f"{self.address} does not let user {self.address.user!r} use {where} "
+                f"({api.code_name(code)}); grant it the right (docs/how-to/engines.md lists them)"
+            )
+        raise InvalidError(f"{where} at {self.address}", [Problem("", f"was refused: {api.code_name(code)}")])
+
+    # --- who has what ---
+
+    async def layout(self, name: str) -> api.TopicLayout:
+        """Where a topic's partitions are. Raises `UnknownTopicError`."""
+        held = self._layouts.get(name)
+        if held is None:
+            held = (await self.layouts([name])).get(name)
+        if held is None:
+            raise UnknownTopicError(name)
+        return held
+
+    async def layouts(self, names: Collection[str] | None) -> dict[str, api.TopicLayout]:
+        """The topics of these names that exist (None: all), asked anew."""
+
+        async def attempt() -> dict[str, api.TopicLayout]:
+            answer = await self.ask(None, api.MetadataRequest(names))
+            self.brokers, found, wrong = api.layouts(answer)
+            for name, code in wrong.items():
+                if code != api.UNKNOWN_TOPIC:
+                    self.check(code, f"topic {name!r}")
+            return found
+
+        found = await self.retrying("say what topics it has", attempt)
+        for name in names or ():
+            self._layouts.pop(name, None)
+        self._layouts.update(found)
+        return found
+
+    async def leader(self, topic: str, partition: int) -> int:
+        """The broker that leads a partition, -1 when there is none now. Raises `UnknownTopicError`."""
+        return (await self.layout(topic)).leaders.get(partition, -1)
+
+    async def group_coordinator(self, group: str) -> int:
+        """The broker that keeps a consumer group. Raises `TransientError`."""
+        return await self._coordinator(CoordinationType.GROUP, group)
+
+    async def transaction_coordinator(self, transactional_id: str) -> int:
+        """The broker that keeps a transactional id. Raises `TransientError`."""
+        return await self._coordinator(CoordinationType.TRANSACTION, transactional_id)
+
+    async def _coordinator(self, kind: int, key: str) -> int:
+        held = self._coordinators.get((kind, key))
+        if held is None:
+            answer = await self.ask(None, FindCoordinatorRequest(key, kind))
+            self.check(answer.error_code, f"group or transactional id {key!r}")
+            held = self._coordinators[kind, key] = answer.coordinator_id
+        return held
+
+    # --- connecting ---
+
+    async def _connected(self) -> Any:
+        if self._client is not None:
+            return self._client
+        async with self._connecting:
+            if self._client is None:
+                client: Any = AIOKafkaClient(
+                    bootstrap_servers=",".join(self.address.bootstrap), client_id="transom", **self._access()
+                )
+                try:
+                    await client.bootstrap()
+                except KafkaError:
+                    await client.close()
+                    await self._explain()
+                    raise TransientError("no broker answers") from None
+                self._client = client
+        return self._client
+
+    def _access(self) -> dict[str, Any]:
+        given: dict[str, Any] = {"request_timeout_ms": int(_REQUEST_SECONDS * 1000), "ssl_context": self._tls}
+        transport = "SSL" if self._tls else "PLAINTEXT"
+        if not self.address.user:
+            return given | {"security_protocol": transport}
+        return given | {
+            "security_protocol": f"SASL_{transport}",
+            "sasl_mechanism": self.address.mechanism,
+            "sasl_plain_username": self.address.user,
+            "sasl_plain_password": self._password,
+        }
+
+    async def _explain(self) -> None:
+        """Raise why no broker lets us in, when it is not that none is there."""
+        for host, port in self.address.hosts:
+            try:
+                connection: Any = await create_conn(host, port, client_id="transom", **self._access())
+            except ssl.SSLError as error:
+                raise InvalidError(
+                    f"address of {self.address}",
+                    [Problem("", f"TLS with {host}:{port} fails: {_said(error)}")],
+                ) from None
+            except KafkaError as error:
+                if "Authentication" in type(error).__name__ or "Sasl" in type(error).__name__:
+                    raise UnauthorizedError(
+                        f"{host}:{port} refuses user {self.address.user!r} with {self.address.mechanism}; "
+                        f"check the password in its file, and the mechanism"
+                    ) from None
+            except (OSError, TimeoutError):
+                continue
+            else:
+                with contextlib.suppress(Exception):
+                    await connection.close()
+
+
+def _said(error: BaseException) -> str:
+    return str(error) or type(error).__name__
