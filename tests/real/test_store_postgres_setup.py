@@ -10,8 +10,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
+from engines.certificates import Authority
 from engines.postgres import Postgres
 from engines.process import free_port
+from engines.tls_front import TlsFront
 from hub_parts import CLOCK, put, tenant
 from transom.catalog.kinds import shipped
 from transom.hub import store_postgres_setup
@@ -219,6 +221,32 @@ def test_without_the_driver_its_extra_is_named(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(InvalidError, match=r"pip install 'transom\[postgres\]'"):
         named_database("postgresql://a@localhost/b", tmp_path, None, None)
+
+
+async def test_a_server_elsewhere_must_prove_who_it_is(
+    postgres: Postgres, database: str, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    authority, stranger = Authority(tmp_path), Authority(tmp_path / "other")
+    async with TlsFront(postgres.port, authority.issue("postgres", ["localhost"])) as front:
+
+        def named(host: str, port: int, trust: Path) -> str:
+            url = f"postgresql://postgres@{host}:{port}/{name_of(database)}"
+            try:
+                postgres_database(url, None, trust).prepare(epoch=1)
+            except InvalidError as error:
+                return str(error)
+            return ""
+
+        assert await asyncio.to_thread(named, "localhost", front.port, authority.trust) == ""
+        wrong = await asyncio.to_thread(named, "localhost", front.port, stranger.trust)
+        assert "certificate verify failed; store_trust must hold" in wrong
+        wrong = await asyncio.to_thread(named, "127.0.0.1", front.port, authority.trust)
+        assert "name the server in store as its certificate does" in wrong
+        wrong = await asyncio.to_thread(named, "localhost", front.port, tmp_path / "none.pem")
+        assert "store_trust must be a file of certificates" in wrong
+        wrong = await asyncio.to_thread(named, "localhost", postgres.port, authority.trust)
+        assert "turn TLS on at the server" in wrong
 
 
 async def test_a_database_made_read_only_later_refuses_writes_and_reads_on(

@@ -1,9 +1,9 @@
 """The hub's configuration file (TOML)."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from transom.hub.store_address import postgres_address
 from transom.model.errors import InvalidError
@@ -46,9 +46,9 @@ class HubConfig(Config):
     data: Path = Path()
     host: str = "127.0.0.1"
     port: int = Field(default=8480, ge=0, le=65535)
-    store: str = ""
     store_password_file: Path | None = None
-    store_trust: Path | None = None
+    store_trust: Path | None = None  # before `store`, which is checked with it
+    store: str = ""
     link_keys: Path = Path("link-keys")
     signing_key: Path = Path("signing.key")
     context_modules: list[str] = Field(default_factory=list)
@@ -60,11 +60,12 @@ class HubConfig(Config):
     tls_key: Path | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @model_validator(mode="after")
-    def _store_can_be_asked(self) -> Self:
+    @field_validator("store")
+    @classmethod
+    def _is_an_address(cls, store: str, others: ValidationInfo) -> str:
         try:
-            if self.store:
-                postgres_address(self.store, self.store_trust)
+            if store:
+                postgres_address(store, others.data.get("store_trust"))
         except InvalidError as error:
-            raise ValueError(str(error)) from None
-        return self
+            raise ValueError("; ".join(map(str, error.problems))) from None
+        return store
