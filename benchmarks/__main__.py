@@ -18,6 +18,7 @@ SCRIPTS = (
     "revocation",
     "many_regions",
     "contexts_scale",
+    "stores",
 )
 
 

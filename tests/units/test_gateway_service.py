@@ -32,7 +32,8 @@ from transom.processes.gateway import run_gateway
 from transom.region.config import RegionConfig, ZoneConfig
 from transom.region.gateway.config import GatewayConfig
 from transom.region.gateway.service import GatewayWorkerError, _kept_going, running_gateway
-from transom.region.service import LogLostError, running_region
+from transom.region.own_log import LogLostError
+from transom.region.service import running_region
 from transom.region.topics import TOPICS
 from transom.runtime.clock import SystemClock
 from transom.runtime.config import load

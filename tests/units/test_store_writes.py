@@ -24,6 +24,7 @@ from store_world import (
 
 from transom.catalog.deployment.kind import CONTROLLER
 from transom.hub.changes import (
+    Actor,
     Change,
     Held,
     applying,
@@ -264,6 +265,24 @@ async def test_revision_history_and_outbox_have_one_order_whoever_writes(store: 
         if event.event == "DELETED":
             del newest[event.resource.key]
     assert {item.key: item for kind in store.catalog for item in await store.all_of(kind.name)} == newest
+
+
+async def test_what_no_database_holds_is_refused_and_harms_nobody(store: Store) -> None:
+    nul = deployment("b\0")
+    outcomes = await store.write_all(
+        [
+            people(deployment("a")),
+            replace(people(deployment("b")), why="a\0b"),
+            replace(people(deployment("b")), actor=Actor("api", "\ud800")),
+            Change(nul.key, creating(nul), PEOPLE),
+            people(deployment("c")),
+        ]
+    )
+    refused = InvalidError
+    assert [type(outcome) for outcome in outcomes] == [Resource, refused, refused, refused, Resource]
+    assert await revisions(store) == ([1, 2, 3, 4], [1, 2, 3, 4])
+    with pytest.raises(NotFoundError):
+        await store.get(nul.key)
 
 
 # --- references, owners, guards ------------------------------------------------------------------------

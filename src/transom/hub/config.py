@@ -1,12 +1,12 @@
 """The hub's configuration file (TOML)."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from transom.hub.store_address import postgres_address
-from transom.logs.opening import LogPlace, check_own_place
+from transom.logs.opening import own_address
 from transom.model.errors import InvalidError
 from transom.runtime.config import Config
 
@@ -47,12 +47,12 @@ class HubConfig(Config):
     data: Path = Path()
     host: str = "127.0.0.1"
     port: int = Field(default=8480, ge=0, le=65535)
-    store: str = ""
     store_password_file: Path | None = None
-    store_trust: Path | None = None
-    log: str = ""
+    store_trust: Path | None = None  # before `store`, which is checked with it
+    store: str = ""
     log_key_file: Path | None = None
     log_trust: Path | None = None
+    log: str = ""  # behind what it is checked with
     link_keys: Path = Path("link-keys")
     signing_key: Path = Path("signing.key")
     context_modules: list[str] = Field(default_factory=list)
@@ -64,13 +64,17 @@ class HubConfig(Config):
     tls_key: Path | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @model_validator(mode="after")
-    def _engines_can_be_asked(self) -> Self:
+    @field_validator("store")
+    @classmethod
+    def _is_an_address(cls, store: str, others: ValidationInfo) -> str:
         try:
-            if self.store:
-                postgres_address(self.store, self.store_trust)
+            if store:
+                postgres_address(store, others.data.get("store_trust"))
         except InvalidError as error:
-            raise ValueError(str(error)) from None
-        if self.log:
-            check_own_place(LogPlace(self.log, self.log_key_file, self.log_trust))
-        return self
+            raise ValueError("; ".join(str(problem) for problem in error.problems)) from None
+        return store
+
+    @field_validator("log")
+    @classmethod
+    def _is_kafka(cls, log: str, others: ValidationInfo) -> str:
+        return own_address(log, others.data.get("log_key_file"), others.data.get("log_trust"))

@@ -17,7 +17,7 @@ from transom.hub.changes import Change, Held
 from transom.hub.store_engine import Database, News, engine_of
 from transom.hub.store_levels import StoreLevels
 from transom.hub.store_schema import counter, history, outbox, positions, resources
-from transom.hub.store_write import Committed, Job, commit
+from transom.hub.store_write import Committed, Job, commit, is_storable
 from transom.logs.protocol import TopicPartition
 from transom.model.errors import ConflictError, ExpiredError, NotFoundError, TransomError
 from transom.model.kinds import Catalog
@@ -370,6 +370,7 @@ def _require_revision(db: Connection, at_least: int) -> None:
 
 def _found(db: Connection, column: Column[str], values: Sequence[str]) -> list[Resource]:
     """What exists of what `values` names, looked up in parts that a database takes."""
+    values = [value for value in values if is_storable(value)]
     return [
         resource
         for at in range(0, len(values), _KEYS_A_QUERY)

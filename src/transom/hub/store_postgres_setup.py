@@ -48,11 +48,8 @@ class PostgresDatabase:
             if advice := to_change(words):
                 raise self._wrong(f"{words}; {advice}") from None
             raise UnreachableError(f"{self} cannot be reached: {words}") from None
-        if held == HEAD:
-            return
-        if held is not None:
-            check_known(str(self), held)
-        self._migrate(epoch)
+        if held != HEAD:
+            self._migrate(epoch)
 
     def writer(self) -> PostgresTransactions:
         """See `Database.writer`."""

@@ -118,7 +118,7 @@ class _Batch:
             part = missing[at : at + _KEYS_A_QUERY]
             self._held.update(dict.fromkeys(part))
             # What no database takes is held by none; it is refused where it is evaluated.
-            part = [key for key in part if _storable(str(key))]
+            part = [key for key in part if is_storable(str(key))]
             query = select(resources.c.body, resources.c.deleted).where(
                 resources.c.key.in_([str(key) for key in part])
             )
@@ -147,7 +147,7 @@ class _Batch:
     def consider(self, change: Change) -> Held:
         """Evaluate a change and accept it. Raises what it is refused for."""
         kind = self._catalog[change.key.kind]
-        if not _storable(f"{change.key}{change.actor.who}{change.why}"):
+        if not is_storable(f"{change.key}{change.actor.who}{change.why}"):
             raise InvalidError(str(change.key), [Problem("", "must be text without the character NUL")])
         held = self._get(change.key)
         buried = self._buried.get(change.key)
@@ -393,7 +393,7 @@ def _remember(db: Connection, jobs: Sequence[Job]) -> None:
         put(db, positions, rows)
 
 
-def _storable(text: str) -> bool:
+def is_storable(text: str) -> bool:
     """Whether every database takes it: whole characters, and in PostgreSQL no NUL."""
     try:
         return b"\0" not in text.encode()

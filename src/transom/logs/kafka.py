@@ -13,7 +13,7 @@ from transom.logs import rules
 from transom.logs.kafka_address import parse_address
 from transom.logs.kafka_bounds import bounds
 from transom.logs.kafka_cluster import KafkaCluster
-from transom.logs.kafka_fences import PREFIX, Fences
+from transom.logs.kafka_fences import Fences
 from transom.logs.kafka_groups import Groups
 from transom.logs.kafka_produce import ProducerLostError
 from transom.logs.kafka_readers import Readers
@@ -32,6 +32,9 @@ from transom.logs.protocol import (
 from transom.model.errors import UnreachableError
 from transom.runtime.clock import Clock
 from transom.runtime.randomness import Randomness
+
+NOBODYS = "transom-own."
+"""What transactional ids of no fence begin with, so that a right to them is none to take a fence."""
 
 
 class KafkaLog:
@@ -131,7 +134,7 @@ class KafkaLog:
             old, self._whole = self._whole, None
             if old is not None:
                 await old.close()
-            writer = TransactionWriter(self._cluster, f"{PREFIX}{self._randomness.uid()}")
+            writer = TransactionWriter(self._cluster, f"{NOBODYS}{self._randomness.uid()}")
             await writer.begin()
             self._whole = writer
         try:

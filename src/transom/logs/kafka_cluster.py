@@ -30,6 +30,7 @@ from transom.model.errors import (
 from transom.runtime.backoff import Backoff
 from transom.runtime.clock import Clock
 from transom.runtime.randomness import Randomness
+from transom.runtime.tasks import OwnTasks
 
 T = TypeVar("T")
 
@@ -65,6 +66,7 @@ class KafkaCluster:
         self.address = address
         self.clock = clock
         self.brokers = 0
+        self.tasks = OwnTasks()
         self._randomness = randomness
         self._tls = (tls or ssl.create_default_context()) if address.tls else None
         self._password = password
@@ -74,7 +76,11 @@ class KafkaCluster:
         self._coordinators: dict[tuple[int, str], int] = {}
 
     async def close(self) -> None:
-        """Close every connection."""
+        """End what is under way, and close every connection."""
+        await self.tasks.close()
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
@@ -108,7 +114,7 @@ class KafkaCluster:
                 return await attempt()
             except TransientError as error:
                 if self.clock.monotonic() >= until:
-                    await self.close()  # what we know of its brokers may be outdated: begin again
+                    await self._disconnect()  # what we know of its brokers may be outdated: begin again
                     raise UnreachableError(f"{self.address} cannot {what} now: {error}") from None
                 await self.clock.sleep(backoff.next_seconds())
                 self._layouts.clear()

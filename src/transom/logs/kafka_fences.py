@@ -19,7 +19,7 @@ from transom.model.errors import ConflictError, FencedError, OutOfRangeError, Un
 
 FENCES = Topic("fences", compact=True)
 PREFIX = "transom."
-"""What all our transactional ids begin with, so that one right can name them."""
+"""What the transactional ids of fences begin with, so that one right can name them."""
 
 _AT = TopicPartition(FENCES.name, 0)
 _TRIES = 5

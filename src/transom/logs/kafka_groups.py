@@ -76,7 +76,7 @@ class Groups:
             place.topics != wanted or place.generation == _NOWHERE or not await self._stays(group, place)
         ):
             place.topics, place.assigned = wanted, ()
-            place.joining = asyncio.create_task(self._join(group, place, session_seconds))
+            place.joining = self._cluster.tasks.start(self._join(group, place, session_seconds))
         if place.joining is not None:
             await asyncio.wait([place.joining], timeout=_SETTLE_SECONDS)
             if place.joining.done():
@@ -142,13 +142,13 @@ class Groups:
                 async with asyncio.timeout(_LEAVE_SECONDS):
                     await self._leave(group, member)
         for place in self._places.values():
-            await _cancel(place)
+            await self._give_up(place)
         self._places.clear()
 
     async def _leave(self, group: str, member: str) -> Membership:
         place = self._places.pop((group, member), None)
         if place is not None:
-            await _cancel(place)
+            await self._give_up(place)
             if place.member_id:
 
                 async def attempt() -> None:
@@ -159,6 +159,11 @@ class Groups:
 
                 await self._cluster.retrying("leave a group", attempt)
         return Membership(group, member, _NOWHERE, ())
+
+    async def _give_up(self, place: _Place) -> None:
+        if place.joining is not None:
+            await self._cluster.tasks.end(place.joining)
+            place.joining = None
 
     async def _stays(self, group: str, place: _Place) -> bool:
         """Tell the group that the member lives; whether its place is still the one it has."""
@@ -252,11 +257,3 @@ def _moved_on(claimed: Membership) -> GenerationError:
         f"member {claimed.member!r} commits for generation {claimed.generation} of group {claimed.group!r}, "
         f"which has moved on; join again before committing"
     )
-
-
-async def _cancel(place: _Place) -> None:
-    if place.joining is not None:
-        place.joining.cancel()
-        with contextlib.suppress(asyncio.CancelledError, TransomError):
-            await place.joining
-        place.joining = None

@@ -5,7 +5,6 @@ transactions, which take offsets and are no entries. Next on the data's way: `ka
 """
 
 import asyncio
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,10 +61,7 @@ class Reader:
 
     async def close(self) -> None:
         """End the fetches under way."""
-        for _, task in self._flying.values():
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await task
+        await self._cluster.tasks.end(*(task for _, task in self._flying.values()))
         self._flying.clear()
 
     def _take(self, most: int) -> list[Entry]:
@@ -106,13 +102,13 @@ class Reader:
         for node, (wanted, task) in list(self._flying.items()):
             if asked.get(node) != wanted:
                 del self._flying[node]
-                task.cancel()
+                await self._cluster.tasks.end(task)
         seconds = min(seconds, _WAIT_SECONDS_MAX)
         for node, wanted in asked.items():
             if node not in self._flying:
                 self._flying[node] = (
                     wanted,
-                    asyncio.create_task(fetch(self._cluster, node, wanted, seconds, self.lane)),
+                    self._cluster.tasks.start(fetch(self._cluster, node, wanted, seconds, self.lane)),
                 )
         tasks = [task for _, task in self._flying.values()]
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -68,15 +68,13 @@ class Writer(ABC):
             done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
             self._waiting.append((job, done))
             if self._writing is None or self._writing.done():
-                self._writing = asyncio.create_task(self._write_all())
+                self._writing = self.cluster.tasks.start(self._write_all())
             return await done
 
     async def close(self) -> None:
         """Stop; who still waits is told that it may have been written."""
         if self._writing is not None:
-            self._writing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._writing
+            await self.cluster.tasks.end(self._writing)
         for _, done in self._waiting:
             _fail(done, UnreachableError(f"{self.cluster.address}: the log was closed"))
         self._waiting.clear()

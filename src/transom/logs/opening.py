@@ -55,17 +55,19 @@ def check_place(place: LogPlace) -> None:
         raise InvalidError(f"log {place.url!r}", [Problem("log_key_file", wrong)])
 
 
-def check_own_place(place: LogPlace) -> None:
-    """As `check_place`, for the log that is one's own: it is a file, which needs no address, or Kafka.
+def own_address(url: str, key_file: Path | None, trust: Path | None) -> str:
+    """`url`, if a hub or a region may keep its own log there: in Kafka, or, when it is empty, in a file.
 
-    Raises `ValueError`, which is what configuration wants.
+    Raises `ValueError`, as configuration wants it.
     """
-    if not is_kafka(place.url):
-        raise ValueError(f"log {place.url!r}: expected kafka+tls://USER@HOST:PORT, or no log for a file")
+    if url and not is_kafka(url):
+        raise ValueError("expected kafka+tls://USER@HOST:PORT; leave it out for a log in a file")
     try:
-        check_place(place)
+        if url:
+            check_place(LogPlace(url, key_file, trust))
     except InvalidError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError("; ".join(str(problem) for problem in error.problems)) from None
+    return url
 
 
 async def open_log(place: LogPlace, clock: Clock, randomness: Randomness) -> Log:

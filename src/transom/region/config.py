@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from transom.logs.opening import LogPlace, check_own_place
+from transom.logs.opening import own_address
 from transom.model.names import LABEL_RULE, is_label
 from transom.runtime.config import Config
 
@@ -44,9 +44,9 @@ class RegionConfig(Config):
     data: Path = Path()
     host: str = "127.0.0.1"
     port: int = Field(default=8481, ge=0, le=65535)
-    log: str = ""
     log_key_file: Path | None = None
     log_trust: Path | None = None
+    log: str = ""  # behind what it is checked with
     link_key_hash: str | None = Field(default=None, pattern=_SHA256_HEX)
     gateway_key_hash: str | None = Field(default=None, pattern=_SHA256_HEX)
     tls_cert: Path | None = None
@@ -56,6 +56,11 @@ class RegionConfig(Config):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     _names = field_validator("name", "environment")(_label)
+
+    @field_validator("log")
+    @classmethod
+    def _is_kafka(cls, log: str, others: ValidationInfo) -> str:
+        return own_address(log, others.data.get("log_key_file"), others.data.get("log_trust"))
 
     @field_validator("zones")
     @classmethod
@@ -70,6 +75,4 @@ class RegionConfig(Config):
             raise ValueError("tls_cert and tls_key belong together: give both or none")
         if not self.log and self.link_key_hash is None:
             raise ValueError("link_key_hash is missing: without it the hub cannot reach the region's log")
-        if self.log:
-            check_own_place(LogPlace(self.log, self.log_key_file, self.log_trust))
         return self

@@ -109,6 +109,32 @@ async def workers(clock: Clock, randomness: Randomness) -> AsyncGenerator[Worker
                 task.cancel()
 
 
+class OwnTasks:
+    """Tasks of an object that is closed one day, where there is no block for them to live in: none outlives
+    it.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run `work`. Whoever starts it looks at what comes of it, or ends it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def end(self, *tasks: asyncio.Task[Any]) -> None:
+        """Cancel these, and wait until they are gone; what comes of them, nobody hears."""
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """End all that run."""
+        await self.end(*self._tasks)
+
+
 async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
     """What `work` returns or raises. When the caller is cancelled meanwhile, `work` is finished first: for
     short pieces whose first half must not stay without its second.
