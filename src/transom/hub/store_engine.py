@@ -69,7 +69,7 @@ class Watch(Protocol):
         """This process has committed something. Never waits."""
         ...
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End it."""
         ...
 
