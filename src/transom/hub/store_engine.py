@@ -1,7 +1,7 @@
-"""What the store needs of a database, and writing whole rows on either. Next on the data's way: `store`.
+"""What the store needs of a database, and what engines spell differently. Next on the data's way: `store`.
 
 `store_sqlite` and `store_postgres` know one engine each. Whoever has a `Database` writes the same SQLAlchemy
-code for both; the statement that inserts or replaces a row is the only one that engines spell differently.
+code for both; writing whole rows (`put`) and searching bytes (`holds`) are all that is spelled here.
 """
 
 import functools
@@ -9,8 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from sqlalchemy import Connection, Executable, Table
+from sqlalchemy import Boolean, ColumnElement, Connection, Executable, LargeBinary, Table, literal
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from transom.hub.store_sqlite import SqliteDatabase
 from transom.model.errors import InvalidError, Problem
@@ -121,6 +124,28 @@ def named_database(url: str, default: Path, password_file: Path | None, trust: P
 def put(db: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write whole rows, each in the place of the one with the same primary key. No key is in there twice."""
     db.execute(_putting(table, db.dialect.name), rows)
+
+
+def holds(column: ColumnElement[bytes], part: bytes) -> ColumnElement[bool]:
+    """Whether `part` is anywhere in the bytes of `column`."""
+    return _Holds(column, literal(part, LargeBinary))
+
+
+class _Holds(FunctionElement[bool]):
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(_Holds, "sqlite")
+def _holds_in_sqlite(element: _Holds, compiler: SQLCompiler, **options: Any) -> str:  # pyright: ignore[reportUnusedFunction]
+    column, part = (compiler.process(each, **options) for each in element.clauses)
+    return f"instr({column}, {part}) > 0"
+
+
+@compiles(_Holds, "postgresql")
+def _holds_in_postgresql(element: _Holds, compiler: SQLCompiler, **options: Any) -> str:  # pyright: ignore[reportUnusedFunction]
+    column, part = (compiler.process(each, **options) for each in element.clauses)
+    return f"position({part} IN {column}) > 0"
 
 
 @functools.cache

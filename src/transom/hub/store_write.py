@@ -13,12 +13,12 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from transom.hub.changes import Actor, Change, Held, evaluate
 from transom.hub.store_counter import locked_revision
-from transom.hub.store_engine import Transactions, put
+from transom.hub.store_engine import Transactions, holds, put
 from transom.hub.store_schema import counter, history, outbox, positions, resources
 from transom.logs.protocol import TopicPartition
 from transom.model.errors import (
@@ -222,7 +222,7 @@ class _Batch:
         query = select(resources.c.key).where(
             resources.c.kind.in_(naming),
             resources.c.deleted.is_(False),
-            func.instr(resources.c.body, f'"{key.name}"'.encode()) > 0,
+            holds(resources.c.body, f'"{key.name}"'.encode()),
         )
         candidates = chain(
             (a.last.key for a in self.accepted), map(Key.parse, self._db.execute(query).scalars())
