@@ -84,7 +84,7 @@ async def test_a_new_storage_has_a_later_epoch(tmp_path: Path) -> None:
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2:]
 from store_world import deployment, make, open_store, people, region, tenant
 from transom.hub.changes import applying
 from transom.logs.protocol import TopicPartition
@@ -103,7 +103,7 @@ asyncio.run(main())
 
 def written_until_killed(path: Path, point: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [sys.executable, "-c", WRITER, str(path), str(Path(__file__).parent)],
+        [sys.executable, "-c", WRITER, str(path), *map(str, Path(__file__).parents[:3])],
         env={**os.environ, "TRANSOM_DIE_AT": point},
         capture_output=True,
         check=False,

@@ -178,7 +178,7 @@ class Store:
     async def within(self, work: Callable[[Connection], T]) -> T:
         """Do `work` in a write transaction: for what is kept beside resources (`hub.contexts.store`).
 
-        Whoever moves the counter in it locks it first (`store_write.locked_revision`), and calls
+        Whoever moves the counter in it locks it first (`store_counter.locked_revision`), and calls
         `levels.committed` afterwards. `work` may be done twice, see `Transactions.run`.
         """
         return await self._writer.run(self._writer_db.run, work)

@@ -1,4 +1,4 @@
-"""What the store needs of a database, and writing whole rows on either. Next on the data's way: `store`.
+"""What the store needs of a database, and what engines spell differently. Next on the data's way: `store`.
 
 `store_sqlite` and `store_postgres` know one engine each. Whoever has a `Database` writes the same SQLAlchemy
 code for both; inserting or replacing a row (`put`) and finding bytes within bytes (`contains`) are all that
@@ -70,7 +70,7 @@ class Watch(Protocol):
         """This process has committed something. Never waits."""
         ...
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End it."""
         ...
 

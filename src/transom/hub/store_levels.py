@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 
+from transom.hub.store_counter import rewound
 from transom.hub.store_engine import Database, News, Watch
-from transom.hub.store_write import rewound
 from transom.model.errors import RewoundError
 from transom.runtime.signals import Level
 
@@ -36,7 +36,7 @@ class StoreLevels:
     async def close(self) -> None:
         """Hear no more."""
         if self._watch is not None:
-            await asyncio.to_thread(self._watch.close)
+            await self._watch.close()
 
     def region(self, region: str) -> Level:
         """See `Store.changed_for`."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from psycopg.errors import Error
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from transom.hub.store_engine import Watcher
 from transom.hub.store_news import news_since
@@ -23,6 +23,7 @@ from transom.hub.store_postgres import PostgresServer, engine
 from transom.hub.store_postgres_errors import words_of
 from transom.model.errors import UnreachableError
 from transom.runtime.telemetry import get_logger
+from transom.runtime.threads import SerialThread
 
 log_event = get_logger(__name__)
 
@@ -44,8 +45,8 @@ class PostgresWatch:
         self._bell, self._hammer = socket.socketpair()
         self._bell.setblocking(False)
         self._hammer.setblocking(False)
-        self._thread = threading.Thread(target=self._work, name="store watch", daemon=True)
-        self._thread.start()
+        self._thread = SerialThread("store watch")
+        self._thread.post(self._work)
 
     def ring(self) -> None:
         """See `Watch.ring`."""
@@ -53,11 +54,11 @@ class PostgresWatch:
             self._rung.set()
             self._wake()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """See `Watch.close`. What was rung before is told."""
         self._closed.set()
         self._wake()
-        self._thread.join()
+        await self._thread.close()
         self._engine.dispose()
         self._bell.close()
         self._hammer.close()
@@ -76,7 +77,7 @@ class PostgresWatch:
                         log_event.info("hears of other processes' writes again")
                     away = False
                     self._listen(db)
-            except (DBAPIError, Error, OSError, UnreachableError) as error:
+            except (SQLAlchemyError, Error, OSError, UnreachableError) as error:
                 if not away:
                     cause = error.orig if isinstance(error, DBAPIError) else error
                     log_event.warning("cannot hear of other processes' writes", error=words_of(cause))

@@ -8,6 +8,7 @@
   what was declared, which are kept long, from those of the status alone.
 - `outbox`: what the relay carries to the hub's log. The columns Debezium's outbox event router expects:
   https://debezium.io/documentation/reference/stable/transformations/outbox-event-router.html
+  `payload` is JSON in bytes, which its `io.debezium.converters.BinaryDataConverter` passes on as they are.
 - `positions`: how far the archive has read the hub's log.
 - `contexts`: what regions must know to serve alone, one row a key, deleted ones included. `revision` is of
   the same counter, `added` the one at which the key came to be. `lane` is "fast" or "bulk". `regions` are

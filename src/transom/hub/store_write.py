@@ -17,6 +17,7 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from transom.hub.changes import Actor, Change, Held, evaluate
+from transom.hub.store_counter import locked_revision
 from transom.hub.store_engine import Transactions, contains, put
 from transom.hub.store_schema import counter, history, outbox, positions, resources
 from transom.logs.protocol import TopicPartition
@@ -25,7 +26,6 @@ from transom.model.errors import (
     ConflictError,
     InvalidError,
     Problem,
-    RewoundError,
     TransomError,
 )
 from transom.model.kinds import Catalog, Kind
@@ -265,26 +265,6 @@ def commit(
     committed = writer.run(work)
     step("store.committed")
     return committed
-
-
-def locked_revision(db: Connection, known: int) -> int:
-    """The store's revision, locked until the transaction ends: nobody else commits a write meanwhile.
-
-    Raises `RewoundError` when it is below `known`, which was seen committed: an older copy was put in the
-    store's place, or a standby took over that had not all of it.
-    """
-    revision: int = db.execute(select(counter.c.revision).with_for_update()).scalar_one()
-    if revision < known:
-        raise RewoundError(rewound(known, revision))
-    return revision
-
-
-def rewound(known: int, revision: int) -> str:
-    """What to say of a store that is below what was seen committed."""
-    return (
-        f"the hub's store was at revision {known} and is at {revision}: an older copy of it was put in its "
-        "place, or a standby took over that had not all of it; start the hub again, it begins a new epoch"
-    )
 
 
 def _outcome(batch: _Batch, change: Change) -> Held | TransomError:

@@ -13,9 +13,9 @@ from sqlalchemy import Connection, Select, func, select, true, update
 from transom.hub.contexts.row import EVERY_REGION, FAST, LANES, Row
 from transom.hub.contexts.state import PROGRESS, Scope
 from transom.hub.store import Store
+from transom.hub.store_counter import locked_revision
 from transom.hub.store_engine import News, put
 from transom.hub.store_schema import context_state, contexts, counter, resources
-from transom.hub.store_write import locked_revision
 from transom.model.names import Key
 from transom.model.resources import Resource, from_json
 from transom.runtime.signals import Level
