@@ -6,6 +6,7 @@ Next on the data's way: `kafka`.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 from aiokafka.protocol.admin import (
     CreatePartitionsRequest,
     CreateTopicsRequest,
@@ -79,6 +80,8 @@ class KafkaTopics:
 
     def __init__(self, cluster: KafkaCluster) -> None:
         self._cluster = cluster
+        self._kept: dict[str, Topic] = {}
+        """By topic id; how a topic is kept is fixed when it is created, and readers ask again and again."""
 
     async def create(self, topics: Sequence[Topic]) -> None:
         """See `Log.create`."""
@@ -103,12 +106,21 @@ class KafkaTopics:
 
     async def infos(self) -> dict[str, TopicInfo]:
         """See `Log.topics`; those that are Kafka's own are left out."""
-        there = await self._cluster.layouts(None)
-        names = [name for name, layout in there.items() if not layout.internal]
-        configs = await self._configs(names)
+        there = {
+            name: layout
+            for name, layout in (await self._cluster.layouts(None)).items()
+            if not layout.internal
+        }
+        unknown = [name for name, layout in there.items() if layout.topic_id not in self._kept]
+        configs = await self._configs(unknown)
+        self._kept = {
+            layout.topic_id: kept_as(name, len(layout.leaders), configs[name])
+            if name in configs
+            else msgspec.structs.replace(self._kept[layout.topic_id], partitions=len(layout.leaders))
+            for name, layout in there.items()
+        }
         return {
-            name: TopicInfo(kept_as(name, len(there[name].leaders), configs[name]), there[name].topic_id)
-            for name in names
+            name: TopicInfo(self._kept[layout.topic_id], layout.topic_id) for name, layout in there.items()
         }
 
     async def truncate(self, topic: str, partition: int, before: int) -> None:
