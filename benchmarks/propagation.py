@@ -23,6 +23,7 @@ from benchmarks.readers import region_tables, until_in
 from benchmarks.report import figure, note, percentile
 from benchmarks.throughput import declare
 from transom.client.hub import HubClient
+from transom.processes.up_files import Engines
 from transom.tables.sqlite import SqliteTable
 
 REGIONS = ("ap", "eu", "us")
@@ -41,23 +42,25 @@ class Cost(NamedTuple):
 
 async def main() -> None:
     """Print the figures."""
-    measured = [await _measure(100) for _ in range(3)]
+    measured = [await measure(100) for _ in range(3)]
     halves = [percentile(latencies, 50) for latencies, _ in measured]
     tails = [percentile(latencies, 99) for latencies, _ in measured]
     few = Cost(*(median(part) for part in zip(*(cost for _, cost in measured), strict=True)))
     figure("commit_to_three_tables_p50", median(halves), "ms", target="<= 15", runs=halves)
     figure("commit_to_three_tables_p99", median(tails), "ms", target="<= 50", runs=tails)
-    _, many = await _measure(10_000, idle_seconds=_A_MINUTE_SECONDS)
+    _, many = await measure(10_000, idle_seconds=_A_MINUTE_SECONDS)
     ratio = many.net / few.net
     figure("cost_of_a_change_among_10000_over_100", ratio, "", target="<= 1.2", runs=[many.net, few.net])
     note("the_same_with_what_runs_anyway", many.gross / few.gross, "", runs=[many.gross, few.gross])
 
 
-async def _measure(count: int, idle_seconds: float = _FEW_IDLE_SECONDS) -> tuple[list[float], Cost]:
+async def measure(
+    count: int, idle_seconds: float = _FEW_IDLE_SECONDS, engines: Engines | None = None
+) -> tuple[list[float], Cost]:
     """Latencies (ms) of changes among `count` Deployments, and the cost of one of them."""
     with tempfile.TemporaryDirectory(prefix="transom-") as name:
         folder = Path(name)
-        plant = Plant(folder, REGIONS, {"a": "null"}, 'log_level = "warning"')
+        plant = Plant(folder, REGIONS, {"a": "null"}, 'log_level = "warning"', engines=engines)
         async with plant.running() as hub:
             await declare(hub, count)
             async with region_tables(plant, folder) as tables:

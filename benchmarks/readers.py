@@ -4,9 +4,11 @@ import contextlib
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-from benchmarks.plant import Part, Plant
+from benchmarks.plant import Plant
+from transom.logs.opening import LogPlace, open_log
+from transom.logs.protocol import Log
 from transom.logs.sqlite import SqliteLog
-from transom.runtime.clock import SystemClock
+from transom.runtime.clock import Clock, SystemClock
 from transom.runtime.randomness import Randomness
 from transom.runtime.tasks import workers
 from transom.tables.keeper import keep
@@ -30,9 +32,9 @@ async def region_tables(plant: Plant, folder: Path) -> AsyncGenerator[dict[str, 
     clock = SystemClock()
     async with contextlib.AsyncExitStack() as stack:
         tables: dict[str, SqliteTable] = {}
-        logs: dict[str, SqliteLog] = {}
-        for name, part in plant.regions.items():
-            logs[name] = await SqliteLog.open(_log_of(part), clock)
+        logs: dict[str, Log] = {}
+        for name in plant.regions:
+            logs[name] = await _log_of(plant, name, clock)
             stack.push_async_callback(logs[name].close)
             tables[name] = await SqliteTable.open(folder / f"reader-{name}.db")
             stack.push_async_callback(tables[name].close)
@@ -42,5 +44,7 @@ async def region_tables(plant: Plant, folder: Path) -> AsyncGenerator[dict[str, 
         yield tables
 
 
-def _log_of(part: Part) -> Path:
-    return part.folder / "data" / "log.db"
+async def _log_of(plant: Plant, name: str, clock: Clock) -> Log:
+    if plant.engines is not None:
+        return await open_log(LogPlace(plant.engines.logs[name]), clock, Randomness())
+    return await SqliteLog.open(plant.regions[name].folder / "data" / "log.db", clock)

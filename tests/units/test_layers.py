@@ -36,6 +36,7 @@ def test_imports_go_down_only() -> None:
 FORBIDDEN = {
     "model/names.py": "transom.runtime.clock",
     "runtime/signals.py": "transom.catalog.kinds",
+    "logs/rules.py": "aiokafka",
     "tables/core.py": "transom.region.driver",
     "links/naming.py": "transom.hub.changes",
     "region/planning.py": "transom.links.naming",

@@ -40,6 +40,7 @@ another, so whoever lets a broker wait has a lane, which is a connection, of its
 
 _REQUEST_SECONDS = 10.0
 _PATIENCE_SECONDS = 20.0
+_LAYOUT_SECONDS = 30.0
 _FIRST_RETRY_SECONDS = 0.004
 _MOST_RETRY_SECONDS = 0.5
 
@@ -73,6 +74,7 @@ class KafkaCluster:
         self._client: Any = None
         self._connecting = asyncio.Lock()
         self._layouts: dict[str, api.TopicLayout] = {}
+        self._layouts_until = 0.0
         self._coordinators: dict[tuple[int, str], int] = {}
 
     async def close(self) -> None:
@@ -138,6 +140,8 @@ class KafkaCluster:
 
     async def layout(self, name: str) -> api.TopicLayout:
         """Where a topic's partitions are. Raises `UnknownTopicError`."""
+        if self.clock.monotonic() >= self._layouts_until:
+            self._layouts.clear()  # partitions may have been added, which nobody says
         held = self._layouts.get(name)
         if held is None:
             held = (await self.layouts([name])).get(name)
@@ -157,6 +161,8 @@ class KafkaCluster:
             return found
 
         found = await self.retrying("say what topics it has", attempt)
+        if not self._layouts:
+            self._layouts_until = self.clock.monotonic() + _LAYOUT_SECONDS
         for name in names or ():
             self._layouts.pop(name, None)
         self._layouts.update(found)

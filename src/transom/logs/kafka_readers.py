@@ -89,7 +89,10 @@ class Reader:
         asked = await self._by_leader()
         # Not over the connection on which a leader may be taking its time.
         looks = (fetch(self._cluster, node, wanted, 0.0, -self.lane) for node, wanted in asked.items())
-        answers = await asyncio.gather(*looks)
+        answers = await asyncio.gather(*looks, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
         gains = [await self._digest(asked[node], answer) for node, answer in zip(asked, answers, strict=True)]
         return any(gains)
 

@@ -132,9 +132,9 @@ class PlainWriter(Writer):
         outcomes: list[list[int] | Exception] = [[] for _ in jobs]
         if self._producer is None:
             self._producer, self._sequences = await begin_producer(self.cluster, None), {}
-        await asyncio.gather(
-            *(self._write_to(at, jobs, mine, outcomes, self._producer) for at, mine in by_partition.items())
-        )
+        async with asyncio.TaskGroup() as group:
+            for at, mine in by_partition.items():
+                group.create_task(self._write_to(at, jobs, mine, outcomes, self._producer))
         return outcomes
 
     async def _write_to(
