@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NEEDS_KAFKA = ["tests/real/test_roads.py::test_what_is_delayed_keeps_its_order"]
-NEEDS_KAFKA += ["tests/real/test_roads.py::test_a_stalled_road_goes_on_where_it_was"]
+NEEDS_KAFKA = ["tests/real/test_bad_roads.py::test_what_is_delayed_keeps_its_order"]
+NEEDS_KAFKA += ["tests/real/test_bad_roads.py::test_a_stalled_road_goes_on_where_it_was"]
 
 
 def run(tmp_path: Path, required: str) -> subprocess.CompletedProcess[str]:
