@@ -318,6 +318,18 @@ async def test_an_older_fence_is_shut_out_and_appends_nothing(log: Log):
     assert [entry.value for entry in await read_all(log, {at("other"): 0}, 3)] == [b"1", b"2", b"3"]
 
 
+async def test_the_end_is_behind_the_last_entry_that_can_be_read(log: Log):
+    fence = await log.take_fence("writer")
+    offsets = await log.append([message(b"1"), message(b"x", topic="events", partition=1)], fence=fence)
+    await read_all(log, {at("other"): 0, at("events", 1): 0}, 2)
+    assert (await log.bounds("other"))[0].end == offsets[0] + 1
+    assert {number: held.end for number, held in (await log.bounds("events")).items()} == {
+        0: 0,
+        1: offsets[1] + 1,
+        2: 0,
+    }
+
+
 async def test_fences_of_different_names_do_not_meet_and_none_can_be_made_up(log: Log):
     one, two = await log.take_fence("one"), await log.take_fence("two")
     await log.append([message(b"1")], fence=one)
