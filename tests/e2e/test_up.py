@@ -377,5 +377,22 @@ async def test_drills_cost_no_request_elsewhere(folder, port):
             assert (report["failed"]["us"] > 0) == (what == ["region", "us"])
             assert min(report["requests"].values()) > 0
             assert report["noticed_after_seconds"] > 0
+        cut = await asyncio.create_subprocess_exec(
+            TRANSOM,
+            *("drill", "hub", "--away", "60", "-o", "json"),
+            cwd=folder,
+            env=environment(),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert cut.stderr is not None
+        while b"killing" not in await cut.stderr.readline():
+            pass
+        cut.send_signal(signal.SIGINT)
+        out, told = await cut.communicate()
+        assert (cut.returncode, b"cut short" in told) == (130, True), told
+        report = json.loads(out)
+        assert (report["cut_short"], report["noticed_after_seconds"]) == (True, None)
+        assert report["away_seconds"] < 60
         assert "drill-" not in (await transom("keys", "list", cwd=folder)).out
         assert await up.interrupted() == 0

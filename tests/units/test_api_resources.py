@@ -177,3 +177,32 @@ async def test_without_the_key_every_path_is_the_same_closed_door(api):
                 bodies.append(await response.json())
         assert all(body == bodies[0] for body in bodies)
         assert (bodies[0]["kind"], bodies[0]["reason"]) == ("Status", "Unauthorized")
+
+
+async def tenant_in(api, *regions):
+    spec = {"regions": list(regions)} if regions else {}
+    tenant = {"apiVersion": "transom.dev/v1", "kind": "Tenant", "metadata": {"name": "acme"}, "spec": spec}
+    return await api.ask("PUT", f"{ROOT}/tenants/acme", tenant)
+
+
+async def test_a_tenant_leaves_no_region_that_a_deployment_of_its_own_names(api):
+    for name in ("a", "b", "c"):
+        assert (await api.ask("POST", DEPLOYMENTS, manifest(name, regions=["us"]))).code == 201
+    assert (await tenant_in(api, "eu", "us")).code == 200
+    refused = await tenant_in(api, "eu")
+    assert (refused.code, refused.body["reason"]) == (409, "Conflict")
+    assert refused.body["message"] == (
+        "tenant 'acme' cannot leave us, which is still named by Deployment 'a', Deployment 'b', "
+        "Deployment 'c'; delete them, or have them name it no more, first"
+    )
+    assert (await api.ask("POST", DEPLOYMENTS, manifest("d", regions=["us", "ap"]))).code == 201
+    by_patch = await api.ask(
+        "PATCH", f"{ROOT}/tenants/acme", {"spec": {"regions": ["eu"]}}, media="application/merge-patch+json"
+    )
+    assert (by_patch.code, "Deployment 'c' and others; delete" in by_patch.body["message"]) == (409, True)
+    assert (await tenant_in(api)).code == 200, "every region"
+    every = await tenant_in(api, "eu", "us")
+    assert (every.code, "cannot leave ap, " in every.body["message"]) == (409, True)
+    for name in ("a", "b", "c", "d"):
+        assert (await api.ask("PUT", f"{DEPLOYMENTS}/{name}", manifest(name, regions=["eu"]))).code == 200
+    assert (await tenant_in(api, "eu")).code == 200

@@ -65,6 +65,7 @@ HOLD = {
     "of": 100,
     "examples": [f"api_key/{number}" for number in range(5)],
     "since": "2026-01-01T00:00:00Z",
+    "content": "00000000000000ab",
 }
 STATUS = {
     "items": [EU, US, AP, {**AP, "region": "sa", "frozen": False}],
@@ -149,7 +150,7 @@ async def test_diff_of_one_region_and_of_all(tmp_path):
     rest = {"key": "x/1", "change": "delete", "lane": "fast", "revision": 8, "tenant": ""}
 
     def diff(request, _body):
-        eu = {"items": [change, rest], "more": True}
+        eu = {"items": [change, rest], "more": True, "held": 0}
         return eu if request.query_params["region"] == "eu" else {"items": [], "more": False}
 
     answers = {"GET /hub/contexts": {**STATUS, "items": [EU, US]}, "GET /hub/contexts/diff": diff}
@@ -166,11 +167,22 @@ async def test_diff_of_one_region_and_of_all(tmp_path):
     ]
     assert one.err == "eu: there are more than these\n"
     assert every.json == [
-        {"region": "eu", "items": [change, rest], "more": True},
+        {"region": "eu", "items": [change, rest], "more": True, "held": 0},
         {"region": "us", "items": [], "more": False},
     ]
     assert (none.out, none.err) == ("", "nothing waits to go out\n")
     assert len(asked.asked) == 1 + 3 + 1
+
+
+async def test_diff_says_how_much_is_held_back(tmp_path):
+    answers = {"GET /hub/contexts/diff": {"items": [], "more": False, "held": 37}}
+    async with told(tmp_path, answers):
+        held = await transom("contexts", "diff", "eu", cwd=tmp_path)
+    assert (held.code, held.out) == (0, "")
+    assert held.err.splitlines() == [
+        "nothing waits to go out but what is held back",
+        "eu: 37 rows are held back by guards: see `transom contexts holds`",
+    ]
 
 
 async def test_holds(tmp_path):
@@ -207,6 +219,28 @@ async def test_regions_say_how_old_their_contexts_are(tmp_path):
         ["ap", "test", "yes", "0", "0", "1s", "-", "-", "1m", "-"],
     ]
     assert "KNOWS AGE   CONTEXT AGE   GATEWAYS   SWEPT   PROBLEMS" in table.out
+
+
+async def test_regions_say_each_cause_once(tmp_path):
+    away = "UnreachableError: cannot reach the log at http://127.0.0.1:1: connection refused"
+    silent = "silent since 2023-11-14T22:13:20Z, forgotten 10 minutes after that"
+    problems = {
+        "publish to eu": away,
+        "region": "not heard of for 9 s; its status is unknown",
+        "mirror from eu": away,
+        "contexts to eu": "UnreachableError: log http://127.0.0.1:1 did not answer within 10 s",
+        "gateway a": silent,
+        "gateway b": silent,
+    }
+    road = {"region": "eu", "environment": "test", "reachable": False, "problems": problems}
+    async with told(tmp_path, {"GET /hub/regions": {"items": [road]}}):
+        table = await transom("regions", cwd=tmp_path)
+    assert table.out.splitlines()[1].endswith(
+        "   cannot reach the log at http://127.0.0.1:1: connection refused (2 roads wait)"
+        "; region: not heard of for 9 s; its status is unknown"
+        "; contexts to eu: log http://127.0.0.1:1 did not answer within 10 s"
+        f"; gateway a, gateway b: {silent}"
+    )
 
 
 # --- freeze and resume ---------------------------------------------------------------------------------
@@ -249,7 +283,8 @@ async def test_what_is_allowed_is_what_was_held_when_it_was_looked_at(tmp_path):
     _, query, body = asked.asked[-1]
     assert query == {"why": "a clean-up"}
     assert body["metadata"] == {"name": "share.api-key.acme"}
-    assert body["spec"]["upTo"] == 34
+    assert (body["spec"]["upTo"], body["spec"]["content"]) == (34, HOLD["content"])
+    assert done.err == "these rows, and none if others are held by then\n"
     assert done.out == f"share.api-key.acme: up to 34 rows may pass until {body['spec']['until']}\n"
 
 
@@ -268,7 +303,7 @@ async def test_an_override_lasts_for_a_while_and_can_be_given_again(hub):
         done = await transom("contexts", "allow", "share.route", *options, cwd=hub.folder)
         assert done.code == 0, done.err
         spec = (await hub.store.get(key)).spec
-        assert spec["upTo"] == number
+        assert (spec["upTo"], "content" in spec) == (number, False)
         seconds = read_time(spec["until"]) - begun
         assert seconds == pytest.approx({"1h": 3600, "2d": 172_800}[lasts], abs=60)
     assert [event.why for event in await hub.store.history_of(key, 5)] == ["for 2d", "for 1h"]
@@ -335,6 +370,8 @@ async def test_restore_says_what_it_did_and_what_it_left(tmp_path):
             assert await client.contexts_restore(API_KEY, 41, name="ci", why="x") == done
             with pytest.raises(ApiError):
                 await client.contexts()
+        await transom("contexts", "restore", "api_key", *options, cwd=tmp_path)
+        assert asked.asked[-1][2] == asked.asked[0][2], "holds and rows call its context so"
     assert (text.code, text.out) == (0, "ApiKey/acme/ci changed\n")
     assert text.err == "ApiKey/acme/old left as it is: it was revoked since\n"
     assert asked.asked[0][2] == {

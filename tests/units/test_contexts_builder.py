@@ -227,22 +227,35 @@ async def test_restricting_is_never_held(hub):
     assert all(row.restricts and row.lane == FAST for row in (await hub.rows()).values())
 
 
-async def test_a_tenant_s_own_change_is_held_only_when_it_is_much_of_the_kind(tmp_path):
+async def test_a_tenant_s_own_change_is_held_only_together_with_others(tmp_path):
     async with works(tmp_path, tenants=("acme", "other")) as hub:
         await hub.put(*gates(30), *gates(300, "other"))
         await hub.build()
         hub.clock.advance(60)
-        await hub.put(tenant(title="Acme"))
-        await hub.build()
-        assert hub.holds == []  # a tenth of the kind, though all of the tenant
-        hub.clock.advance(60)
         await hub.put(tenant("other", title="Other"))
         await hub.build()
-        assert hub.holds == ["share.gate.other"]
-        await hub.put(tenant(title="Plain"))  # nobody else waits for it
+        assert hub.holds == []  # most of the kind, but what was asked for
+        assert b"".join((await hub.values()).values()).count(b"Other") == 300
+        await hub.put(tenant(title="Acme"))
         await hub.build()
-        assert (await hub.values())["gate/acme/g0001"] == b'{"value":"v","title":"Plain"}'
-        assert b'"title":"Other"' not in b"".join((await hub.values()).values())
+        assert hub.holds == ["share.gate.acme"]  # two of them within seconds
+        hub.clock.advance(60)
+        await hub.put(tenant("other", title="Plain"))  # nobody else waits for it
+        await hub.build()
+        assert b"".join((await hub.values()).values()).count(b"Plain") == 300
+        assert b'"title":"Acme"' not in b"".join((await hub.values()).values())
+
+
+async def test_a_tenant_that_has_most_of_a_kind_is_suspended_and_resumed(tmp_path):
+    async with works(tmp_path, tenants=("acme", "other")) as hub:
+        await hub.put(*gates(37), *gates(10, "other"))
+        await hub.build()
+        for title in ("suspended", "plain"):
+            hub.clock.advance(60)
+            await hub.put(tenant(title=title))
+            await hub.build()
+            assert hub.holds == []
+            assert b"".join((await hub.values()).values()).count(title.encode()) == 37
 
 
 async def test_a_tenant_s_change_does_not_carry_along_what_is_held(tmp_path):
@@ -462,9 +475,13 @@ async def test_a_storm_of_changes_does_not_starve_a_large_tenant(tmp_path):
 @pytest.mark.usefixtures("small_pages")
 async def test_too_much_of_a_kind_in_a_large_tenant_is_held_as_that_tenant_s(tmp_path):
     async with works(tmp_path, tenants=("acme", "other")) as hub:
-        await hub.put(*gates(40), *gates(5, "other"))
+        await hub.put(*gates(40), *gates(40, "other"))
         await hub.build()
         hub.clock.advance(60)
+        await hub.put(tenant("other", title="Other"))
+        await hub.build()
+        assert hub.holds == []
+        assert b"".join((await hub.values()).values()).count(b"Other") == 40
         await hub.put(tenant(title="Acme"))
         await hub.build()
         assert hub.holds == ["share.gate.acme"]

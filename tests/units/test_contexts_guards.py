@@ -105,14 +105,37 @@ def test_few_rows_are_no_flood():
     assert judged(guard, [deleted(n) for n in range(11)], {Scope("gate", "acme"): 11, Scope("gate"): 99})[1]
 
 
-def test_a_tenant_s_own_change_counts_for_the_kind_alone():
+def own(count, tenant="acme"):
+    return [changed(number, tenant, Cause("tenant", tenant)) for number in range(count)]
+
+
+def test_a_tenant_s_own_change_is_what_was_asked_for_however_large_it_is():
     guard = ShareGuard(Limits())
-    drafts = [changed(number, cause=TENANT) for number in range(50)]
-    assert judged(guard, drafts, {Scope("gate"): 1000})[1] == []
-    # And when it is too much of the kind, it is held as that tenant's: nobody else waits for it.
-    assert judged(guard, drafts, {Scope("gate"): 100})[1][0].scope == Scope("gate", "acme")
-    assert judged(guard, drafts, {Scope("gate"): 100}, {"share.gate.acme": 50})[1] == []
-    assert judged(guard, drafts, {Scope("gate"): 100}, {"share.gate": 50})[1] == []
+    assert judged(guard, own(50), {Scope("gate"): 50, Scope("gate", "acme"): 50}) == (own(50), [])
+    guard.passed(own(50), 0.0)
+    # Nor does it use up what others may change, or what it may be changed by others.
+    single = [changed(99), changed(1, "other")]
+    assert judged(guard, single, {Scope("gate"): 60, Scope("gate", "acme"): 51})[1] == []
+    assert judged(guard, own(50), {Scope("gate"): 50}, now=1.0)[1] == []
+
+
+def test_several_tenants_own_changes_count_for_the_kind_together():
+    of = {Scope("gate"): 100}
+    together = [draft for number in range(7) for draft in own(3, f"t{number}")]
+    (held,) = judged(ShareGuard(Limits()), together, of)[1]
+    assert (held.scope, len(held.drafts)) == (Scope("gate"), 21)
+    assert judged(ShareGuard(Limits()), together[:20], of)[1] == []
+    # One after the other, within the window; and together with what else is changed.
+    guard = ShareGuard(Limits(seconds=10.0))
+    for number in range(6):
+        guard.passed(own(3, f"t{number}"), float(number))
+    single = [changed(number, "other") for number in range(3)]
+    assert judged(guard, single, of, now=6.0)[1][0].scope == Scope("gate", "other")
+    (held,) = judged(guard, own(3, "t9"), of, now=6.0)[1]
+    assert held.scope == Scope("gate", "t9")  # nobody else waits for it
+    assert judged(guard, own(3, "t9"), of, {"share.gate.t9": 3}, now=6.0)[1] == []
+    assert judged(guard, own(3, "t9"), of, {"share.gate": 3}, now=6.0)[1] == []
+    assert judged(guard, own(3, "t9"), of, now=12.0)[1] == []
 
 
 def test_what_went_shortly_before_counts_along_and_what_went_long_ago_does_not():
@@ -144,8 +167,8 @@ def test_how_many_rows_must_be_counted_is_enough_to_judge():
     guard = ShareGuard(Limits())
     asked = guard.in_question(weights([deleted(number) for number in range(20)]), 0.0)
     enough = asked[Scope("gate")]
-    assert guard.too_many(Scope("gate"), 20, enough, 0.0) is False
-    assert guard.too_many(Scope("gate"), 20, enough - 2, 0.0) is True
+    assert guard.too_many(Scope("gate"), {Scope("gate"): 20}, enough, 0.0) is False
+    assert guard.too_many(Scope("gate"), {Scope("gate"): 20}, enough - 2, 0.0) is True
 
 
 def test_the_window_is_bounded():

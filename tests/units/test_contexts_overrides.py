@@ -1,8 +1,9 @@
 """What people allow of what is held, for how much, and when a hold or a refusal goes by itself."""
 
+import msgspec
 import pytest
 
-from hub_contexts_parts import GateContext, GateValue, gate, gates, override, works
+from hub_contexts_parts import GateContext, GateValue, gate, gates, override, tenant, works
 
 
 @pytest.fixture
@@ -85,6 +86,104 @@ async def test_what_comes_while_what_was_allowed_is_written_is_held_still(tmp_pa
         await hub.build()
         assert len(await hub.values()) == held - hold.deletes
         assert hub.holds == ["share.gate.acme"]
+
+
+async def test_a_hold_tells_what_waits_in_it_now(hub):
+    many = gates(100)
+    await hub.put(*many)
+    await hub.build()
+    hub.clock.advance(60)
+    await hub.remove(*(each.key for each in many[:40]))
+    await hub.build()
+    assert waiting(hub) == (0, 40)
+    hub.clock.advance(60)
+    await hub.put(tenant(title="Acme"))  # it waits with what is held
+    await hub.build()
+    assert waiting(hub) == (60, 40)
+    for part in (many[:8], many[8:40]):  # declared again: few enough to pass, and too many
+        hub.clock.advance(60)
+        await hub.put(*part)
+        await hub.build()
+    assert waiting(hub) == (92, 0)
+    assert b"".join((await hub.values()).values()).count(b"Acme") == 8
+
+
+def waiting(hub):
+    (hold,) = hub.builder.state.holds
+    return hold.changes, hold.deletes
+
+
+def allowing_what_is_listed(hub):
+    (hold,) = hub.builder.state.holds
+    given = override(hold.id, hold.changes + hold.deletes)
+    return msgspec.structs.replace(given, spec={**given.spec, "content": hold.content})
+
+
+@pytest.mark.usefixtures("small_pages")
+async def test_what_was_listed_is_allowed_and_no_other_rows_in_its_place(hub):
+    many = gates(100)
+    await hub.put(*many)
+    await hub.build()
+    hub.clock.advance(60)
+    await hub.remove(*(each.key for each in many[:40]))
+    await hub.build()
+    listed = allowing_what_is_listed(hub)
+    # As many others by the time it is given.
+    hub.clock.advance(60)
+    await hub.put(*many[:40])
+    await hub.remove(*(each.key for each in many[40:80]))
+    await hub.put(listed)
+    await hub.build()
+    left = len(await hub.values())
+    hub.clock.advance(60)
+    await hub.build()
+    assert (hub.holds, len(await hub.values())) == (["share.gate.acme"], left)
+    await hub.put(allowing_what_is_listed(hub))
+    await hub.build()
+    assert (hub.holds, set(await hub.values())) == ([], {f"gate/acme/{each.metadata.name}" for each in KEPT})
+
+
+KEPT = [*gates(40), *gates(100)[80:]]
+
+
+@pytest.mark.usefixtures("small_pages")
+async def test_what_was_listed_goes_to_its_end_whatever_is_looked_at_meanwhile(hub):
+    many = gates(100)
+    await hub.put(*many)
+    await hub.build()
+    hub.clock.advance(60)
+    await hub.remove(*(each.key for each in many[:40]))
+    await hub.build()
+    held, listed = len(await hub.values()), allowing_what_is_listed(hub)
+    await hub.put(listed)
+    while len(await hub.values()) == held:
+        await hub.builder.do_some()
+    await hub.put(override("soak", 3))  # what is held is looked at again
+    for turn in range(100):
+        hub.clock.advance(60)
+        await hub.put(gate("g0099", value=str(turn)))  # and could be so for ever
+        await hub.builder.do_some()
+    assert (hub.holds, len(await hub.values())) == ([], held - listed.spec["upTo"])
+
+
+async def test_what_was_listed_and_is_gone_allows_nothing_ahead(hub):
+    many = gates(100)
+    await hub.put(*many)
+    await hub.build()
+    hub.clock.advance(60)
+    await hub.remove(*(each.key for each in many[:40]))
+    await hub.build()
+    listed = allowing_what_is_listed(hub)
+    hub.clock.advance(60)
+    await hub.put(*many[:40])
+    await hub.build()
+    assert hub.holds == []
+    await hub.put(listed)
+    await hub.build()
+    hub.clock.advance(60)
+    await hub.remove(*(each.key for each in many[40:80]))
+    await hub.build()
+    assert (hub.holds, len(await hub.values())) == (["share.gate.acme"], 100)
 
 
 async def test_an_override_of_a_duplicate_can_be_given_again(hub):

@@ -39,7 +39,25 @@ def test_what_is_wrong_with_a_gateway_is_said_and_nothing_of_a_well_one():
     assert len(told["gateway picky"]) < 200
     assert told["gateway ill"] == "workers that do not run: contexts"
     clock.advance(40)
-    assert beats.problems()["gateway well"] == "silent for 40 s"
+    silent = "silent since 2023-11-14T22:13:20Z, forgotten 10 minutes after that"
+    assert beats.problems()["gateway well"] == silent
+
+
+def test_a_silent_gateway_counts_for_no_age_while_another_speaks():
+    clock = ManualClock()
+    beats = Beats("eu", clock)
+    beats.hear(beat("gone", age_seconds=50.0), clock.wall())
+    beats.hear(beat("there", age_seconds=1.0), clock.wall())
+    assert beats.age_seconds() == 50.0
+    clock.advance(20)
+    beats.hear(beat("there", age_seconds=2.0), clock.wall())
+    assert beats.age_seconds() == 2.0
+    assert [each["silent"] for each in beats.described()] == [True, False]
+    assert set(beats.problems()) == {"gateway gone"}
+    clock.advance(20)
+    assert beats.age_seconds() == 90.0, "all are silent: what they know grows old"
+    beats.hear(beat("there"), clock.wall())
+    assert beats.age_seconds() is None, "it knows nothing yet"
 
 
 def test_a_gateway_that_is_not_heard_for_long_is_forgotten():
@@ -87,6 +105,7 @@ async def test_every_region_says_what_is_held(tmp_path):
         contexts = await opened(hub)
         line = contexts.region("eu").holds("eu")
         assert line == "share.gate.acme (50 rows); see 'transom contexts holds'"
+        assert (await contexts.diff("eu"))["held"] == 50
         await contexts.close()
 
 
@@ -175,7 +194,7 @@ async def test_everything_that_is_wrong_on_the_roads_of_contexts_is_told_togethe
         roads.bulk.state.sweep_problem = "nobody answers"
         assert roads.problems() == {
             "context sweep": "nobody answers",
-            "contexts": "frozen; 'transom contexts resume' ends it",
+            "contexts": "frozen; 'transom contexts resume eu' ends it",
             "contexts held": "eu: share.gate (12 rows)",
             "gateway ill": "not ready",
         }

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from api_parts import Api, served
-from hub_parts import put, remove, tenant
+from hub_parts import deployment, put, remove, tenant
 from transom.catalog.contexts import shipped_contexts
 from transom.hub.contexts.past import Past
 from transom.hub.contexts.restore import planned
@@ -111,6 +111,18 @@ async def test_one_tenant_or_one_name_alone(api):
     answer = (await restored(api, then, tenant="acme", name="b")).body
     assert [each["key"] for each in answer["items"]] == ["ApiKey/acme/b"]
     assert (await restored(api, then, tenant="other")).code == 404
+
+
+async def test_a_tenant_goes_back_to_no_regions_where_what_it_has_would_be_left(api):
+    then = await declare(api, acme(regions=["eu"], title="Then"))
+    await declare(api, acme(regions=["eu", "us"]), deployment(regions=["us"]))
+    told = (await restored(api, then, "Tenant")).body
+    assert told["items"] == []
+    assert [each["key"] for each in told["skipped"]] == ["Tenant//acme"]
+    assert "cannot leave us, which is still named by Deployment 'shop'" in told["skipped"][0]["why"]
+    await declare(api, deployment(regions=["eu"]))
+    assert (await restored(api, then, "Tenant")).body["skipped"] == []
+    assert (await api.store.get(acme().key)).spec["regions"] == ["eu"]
 
 
 async def test_a_past_that_is_forgotten_is_not_guessed(api):

@@ -221,7 +221,7 @@ async def test_a_frozen_region_gets_nothing_at_all_until_it_is_resumed(tmp_path)
         await hub.store.write(remove(freeze.key))
         await eu.until_knows(revision)
         assert b"shut" in (await eu.values())["gate/acme/g"]
-        assert (await hub.contexts.diff("eu")) == {"items": [], "more": False}
+        assert (await hub.contexts.diff("eu")) == {"items": [], "more": False, "held": 0}
         with pytest.raises(NotFoundError):
             await hub.contexts.diff("nowhere")
 

@@ -2,17 +2,20 @@
 
 import asyncio
 import contextlib
+import signal
 
 import aiohttp
 import pytest
+from click.testing import CliRunner
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from transom.cli.processes import drill_command
 from transom.hub.config import HubConfig
-from transom.model.errors import ExpiredError, InvalidError
+from transom.model.errors import ConflictError, ExpiredError, InvalidError
 from transom.processes import drill
-from transom.processes.drill import Drill, HopelessError, Load, _all_served
+from transom.processes.drill import Drill, DrillReport, HopelessError, Load, _all_served
 from transom.processes.up_files import Setup
 from transom.runtime.http import serve
 
@@ -71,6 +74,78 @@ async def test_no_answer_is_told_too():
         await load._ask(http)
     assert (load.hopeless, load.failed) == (False, 1)
     assert load.last.startswith("no answer (")
+
+
+class APart:
+    """The hub as a drill sees it; `load` is old while it is away."""
+
+    def __init__(self, load):
+        self.name, self.load, self.number, self.tried = "hub", load, 7, False
+
+    def pid(self):
+        return self.number
+
+    async def reap(self):
+        pass
+
+    def start(self):
+        if not self.tried:
+            self.tried = True
+            raise ConflictError("it is still alive")
+        self.number, self.load.age_seconds = 8, 0.0
+
+
+class AHub:
+    reachable = False
+
+    async def regions(self):
+        return [{"region": "eu", "reachable": self.reachable}]
+
+
+@pytest.mark.parametrize("cut_at", ["killing", "noticed", "starting"])
+async def test_a_drill_that_is_cut_short_brings_back_what_it_took_and_reports(tmp_path, monkeypatch, cut_at):
+    load, hub = Load("eu", "http://127.0.0.1:1/", {}, served=True, age_seconds=0.0), AHub()
+    part = APart(load)
+
+    def kill(pid, number):
+        assert (pid, number) == (7, signal.SIGKILL)
+        part.number, load.age_seconds = 0, 0.0 if cut_at == "killing" else 60.0
+
+    def tell(text):
+        said.append(text)
+        if text.startswith(cut_at):
+            asyncio.get_running_loop().call_soon(task.cancel)
+        if text.startswith("cut short"):
+            hub.reachable = True
+
+    said = []
+    monkeypatch.setattr(drill.os, "kill", kill)
+    away_seconds = 0.0 if cut_at == "starting" else 1000.0
+    a_drill = Drill(a_setup(tmp_path), [part], None, tell)
+    task = asyncio.create_task(a_drill._take_away(hub, [load], away_seconds))
+    async with asyncio.timeout(20):
+        report = await task
+    assert (report.cut_short, part.number) == (True, 8)
+    assert (report.noticed_after_seconds is None) == (cut_at == "killing")
+    assert [text.split(" ")[0] for text in said if not text.startswith("cut")] == [
+        "killing",
+        *(["noticed"] if cut_at != "killing" else []),
+        "starting",
+        "recovered",
+    ]
+
+
+async def test_what_was_cut_short_is_exit_code_130_with_the_report(tmp_path, monkeypatch):
+    async def cut(*_given, **_more):
+        return DrillReport("the hub", 3.0, None, 1.5, {"eu": 9}, {"eu": 0}, 0, cut_short=True)
+
+    monkeypatch.setattr(drill, "run_drill", cut)
+    arguments = ["hub", "--dir", str(tmp_path)]
+    ran = await asyncio.to_thread(CliRunner().invoke, drill_command, arguments)
+    assert ran.exit_code == 130
+    assert ran.stdout.splitlines()[-1] == (
+        "the hub was away for 3.0 s; not noticed by then, recovered 1.5 s after its start"
+    )
 
 
 def a_setup(folder):

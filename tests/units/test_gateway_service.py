@@ -95,11 +95,11 @@ async def test_a_file_of_another_region_is_refused(tmp_path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def a_gateway(folder, signer, **settings):
+async def a_gateway(folder, signer, seed=1, **settings):
     given = {"region": "eu", "log": folder / "log.db", "data": folder / "data", "port": 0} | settings
     config = GatewayConfig(**given, trusted_signers=[signer.public_text])
     ports: list[int] = []
-    async with running_gateway(config, shipped_contexts(), CLOCK, Randomness(1), ports.append) as gateway:
+    async with running_gateway(config, shipped_contexts(), CLOCK, Randomness(seed), ports.append) as gateway:
         while not ports:
             await CLOCK.sleep(0.01)  # the server's own task
         yield gateway
@@ -162,6 +162,28 @@ async def test_what_it_knows_is_told_on_demand(tmp_path) -> None:
         with pytest.raises(ExistsError, match="in use by process"):
             async with a_gateway(tmp_path, signer):
                 pass
+        gateway.namesake = lambda: True
+        assert (gateway.ready(), gateway.health()[0]) == (False, 503)
+    await log.close()
+
+
+async def test_the_second_of_one_name_is_not_ready_and_says_why(tmp_path) -> None:
+    signer = new_signer()
+    log = await SqliteLog.open(tmp_path / "log.db", CLOCK)
+    await log.create(TOPICS)
+    settings = {"heartbeat_seconds": 0.1}
+    async with (
+        a_gateway(tmp_path, signer, **settings) as first,
+        a_gateway(tmp_path, signer, seed=2, **settings, data=tmp_path / "other") as second,
+        asyncio.timeout(20),
+    ):
+        while not (first.namesake() or second.namesake()):
+            await CLOCK.sleep(0.01)  # until one hears the other
+        # Begun within one second, either may be the later one.
+        later, other = (second, first) if second.namesake() else (first, second)
+        said = [why for why in later.health()[1]["wrong"] if "name" in why]
+        assert said == ["another gateway of this region has the same name: give one of them another"]
+        assert other.namesake() is False
     await log.close()
 
 

@@ -528,3 +528,34 @@ def test_buckets_are_asked_for_in_groups_of_bounded_size(rows: dict[int, int]) -
 def test_rows_of_a_later_epoch_are_left_alone() -> None:
     row = Record("a", Version(7, 1, "hub"), b"later")
     assert differences([], 10, 6, [RowVersion("a", row.version, row.fingerprint())]) == []
+
+
+@pytest.mark.parametrize(
+    ("ago", "least", "most"),
+    [
+        (300.0, 230.0, 365.0),  # the rest of the period, whenever it was started anew
+        (5000.0, 0.5, 1.5),
+        (-5000.0, 500.0, 700.0),  # a clock that was set back delays no sweep for longer than a period
+    ],
+)
+async def test_the_next_sweep_follows_from_the_last_one(
+    bench: Bench, ago: float, least: float, most: float
+) -> None:
+    sweeper = await sweeper_of(bench)
+    sweeper.period_seconds = 600.0
+    sweeper.carrier.state.last_sweep = CLOCK.wall() - ago
+    assert least <= sweeper._due_in() <= most
+
+
+async def test_who_never_swept_does_so_soon(bench: Bench) -> None:
+    assert (await sweeper_of(bench))._due_in() <= 60.0
+
+
+async def test_a_sweep_that_is_overdue_when_the_hub_is_started_comes_soon(bench: Bench) -> None:
+    bench.source.put("a")
+    await bench.log.create([POSITIONS])
+    await bench.log.append([position_message("control-eu", SourcePosition(1, 0, swept=1.0))])
+    publisher = bench.publisher()
+    async with bench.region(), running(publisher.run()), asyncio.timeout(20):
+        while publisher.state.last_sweep <= 1.0:
+            await CLOCK.sleep(0.01)  # the publisher's own, a second after its start

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from transom.model import errors
 from transom.model.errors import Advice, InvalidError, Problem, TransomError, advice_for
-from transom.model.names import Key, is_label, is_subdomain
+from transom.model.names import Key, is_label, is_subdomain, spoken
 from transom.model.records import Record
 from transom.model.resources import (
     Condition,
@@ -206,3 +206,8 @@ def test_an_invalid_error_lists_every_problem() -> None:
     error = InvalidError("the file", [Problem("a.b[0]", "is wrong"), Problem("", "as a whole")])
     assert str(error) == "the file is invalid: a.b[0]: is wrong; as a whole"
     assert str(InvalidError("it", [])) == "it is invalid"
+
+
+def test_a_key_without_a_namespace_is_spoken_as_people_write_it():
+    assert spoken("Region//eu and ApiKey/acme/ci") == "Region/eu and ApiKey/acme/ci"
+    assert spoken("see https://a//b") == "see https://a//b"

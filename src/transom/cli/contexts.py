@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from transom.catalog.context_control.kind import CONTEXT_FREEZE, CONTEXT_OVERRIDE
+from transom.catalog.contexts import CONTEXTS
 from transom.cli.common import (
     Way,
     hub_options,
@@ -34,6 +35,7 @@ from transom.cli.contexts_told import (
 from transom.cli.output import echo_json, echo_table, harmless
 from transom.client.hub import ApiError
 from transom.model.kinds import Kind
+from transom.model.names import spoken
 from transom.model.resources import API_VERSION, JsonObject
 from transom.runtime.signing import make_signing_key, read_signing_key
 
@@ -138,12 +140,13 @@ def signer_command(file: Path, *, new: bool) -> None:
 def restore_command(
     kind: str, revision: int, name: str, tenant: str, why: str, output: str, hub: str, key_file: str
 ) -> None:
-    """Make resources of KIND again what they were at a revision.
+    """Make resources of KIND again what they were at a revision. KIND may be that of their contexts.
 
     They are written as new changes. What takes rights away stays: what was revoked, suspended or deleted
     since then is left out, and told.
     """
-    found = kind_called(kind)
+    # What holds and keys of rows print is the name of a context kind: `api_key` is made of an ApiKey.
+    found = kind_called({each.name: each.subject for each in CONTEXTS}.get(kind, kind))
     if tenant and not found.namespaced:
         raise click.UsageError(f"a {found.name} belongs to no tenant; leave -n out")
     if name and found.namespaced and not tenant:
@@ -177,10 +180,13 @@ async def _diff(way: Way, region: str, output: str) -> None:
     rows = [diff_row(name, item) for name, diff in found.items() for item in diff["items"]]
     if rows:
         echo_table(DIFF_HEAD, rows)
-    else:
-        click.echo("nothing waits to go out", err=True)
+    held = {name: diff["held"] for name, diff in found.items() if diff.get("held")}
+    if not rows:
+        click.echo(f"nothing waits to go out{' but what is held back' if held else ''}", err=True)
     for name in (name for name, diff in found.items() if diff.get("more")):
         click.echo(f"{name}: there are more than these", err=True)
+    for name, count in held.items():
+        click.echo(f"{name}: {count} rows are held back by guards: see `transom contexts holds`", err=True)
 
 
 async def _freeze(way: Way, region: str, why: str) -> None:
@@ -215,19 +221,25 @@ async def _holds(way: Way, output: str) -> None:
 
 async def _allow(way: Way, hold: str, up_to: int | None, seconds: float, why: str) -> None:
     async with way.connect() as client:
+        only: JsonObject = {}
         if up_to is None:
             holds: list[JsonObject] = (await client.contexts())["holds"]
-            # What is allowed is what was seen: if more is held by then, that is held still.
-            up_to = next((rows_held(held) for held in holds if held["id"] == hold), None)
+            listed = next((held for held in holds if held["id"] == hold), None)
+            # What is allowed is what was seen: if more is held by then, or other rows, that is held still.
+            up_to = rows_held(listed) if listed else None
+            if listed and listed.get("content"):
+                only = {"content": listed["content"]}
         if not up_to:
             raise click.ClickException(
                 f"nothing is held back as {hold!r}; see `transom contexts holds`, or allow what is still to "
                 "come with --up-to"
             )
         until = time_after("--for", seconds)
-        manifest = _manifest(CONTEXT_OVERRIDE, hold, {"upTo": up_to, "until": until})
+        manifest = _manifest(CONTEXT_OVERRIDE, hold, {"upTo": up_to, "until": until, **only})
         await client.apply(CONTEXT_OVERRIDE, manifest, why=why)
     click.echo(f"{hold}: up to {up_to} rows may pass until {until}")
+    if only:
+        click.echo("these rows, and none if others are held by then", err=True)
 
 
 async def _restore(
@@ -239,9 +251,9 @@ async def _restore(
         echo_json(told)
         return
     for item in told["items"]:
-        click.echo(harmless(f"{item['key']} {item['change']}"))
+        click.echo(harmless(spoken(f"{item['key']} {item['change']}")))
     for item in told["skipped"]:
-        click.echo(harmless(f"{item['key']} left as it is: {item['why']}"), err=True)
+        click.echo(harmless(spoken(f"{item['key']} left as it is: {item['why']}")), err=True)
     if not told["items"]:
         click.echo(f"nothing is other than it was at revision {revision}, but for what is left", err=True)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from transom.cli.output import age, span
+from transom.model.names import spoken
 from transom.model.resources import JsonObject
 
 STATUS_HEAD = (
@@ -24,9 +25,13 @@ _EXAMPLES_SHOWN = 3
 
 
 def status_row(item: JsonObject) -> tuple[str, ...]:
-    """A region: its state, how old its oldest gateway's knowledge is, how far both lanes are."""
+    """A region: its state, how old its oldest gateway's knowledge is, how far both lanes are.
+
+    A gateway that fell silent does not count for the age while others speak.
+    """
     beats: list[JsonObject] = item.get("gateways", [])
-    ages = [beat.get("ageSeconds") for beat in beats]
+    there = [beat for beat in beats if not beat.get("silent")]
+    ages = [beat.get("ageSeconds") for beat in there or beats]
     # A gateway that never knew anything is older than any that did.
     known = [seconds for seconds in ages if seconds is not None]
     return (
@@ -100,4 +105,5 @@ def gateway_lines(item: JsonObject) -> Iterator[str]:
 
 def refusal_line(item: JsonObject) -> str:
     """A subject of which no good context could be built."""
-    return f"{item['subject']}: no good {item['kind']} context, the last good one stays: {item['why']}"
+    subject = spoken(item["subject"])
+    return f"{subject}: no good {item['kind']} context, the last good one stays: {item['why']}"

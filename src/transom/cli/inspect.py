@@ -5,7 +5,7 @@ import click
 from transom import __version__
 from transom.cli.common import Way, hub_options, output_option, run
 from transom.cli.contexts_told import ready_of
-from transom.cli.output import echo_json, echo_table, span
+from transom.cli.output import echo_json, echo_table, harmless, span
 from transom.client.config import find
 from transom.model.errors import InvalidError
 from transom.model.resources import JsonObject
@@ -22,6 +22,9 @@ _REGIONS_HEAD = (
     "SWEPT",
     "PROBLEMS",
 )
+
+_UNREACHABLE = "UnreachableError: "
+"""How the state of a worker begins that cannot reach the other side."""
 
 
 @click.command("layers")
@@ -82,7 +85,20 @@ def _region(item: JsonObject) -> tuple[str, ...]:
         _span(item.get("context_age_seconds"), "-"),
         _gateways(item.get("gateways")),
         _span(item.get("last_sweep_age_seconds")),
-        "; ".join(f"{part}: {why}" for part, why in problems.items()) or "-",
+        harmless(_told(problems)) or "-",
+    )
+
+
+def _told(problems: dict[str, str]) -> str:
+    """Each cause once, for whatever ails of it: a region that is down keeps five roads waiting."""
+    parts: dict[str, list[str]] = {}
+    for part, why in problems.items():
+        parts.setdefault(why, []).append(part)
+    return "; ".join(
+        f"{why.removeprefix(_UNREACHABLE)} ({len(names)} roads wait)"
+        if why.startswith(_UNREACHABLE) and len(names) > 1
+        else f"{', '.join(names)}: {why.removeprefix(_UNREACHABLE)}"
+        for why, names in parts.items()
     )
 
 

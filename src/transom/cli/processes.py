@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from transom.cli.common import output_option
-from transom.cli.exit_codes import REFUSED
+from transom.cli.exit_codes import INTERRUPTED, REFUSED
 from transom.cli.output import echo_json, echo_table
 
 _config_option = click.option(
@@ -100,7 +100,8 @@ def drill_command(
 ) -> None:
     """Kill the hub, or region NAME with its gateway, keep asking all gateways, start it again, and report.
 
-    Exit code 1 when a request failed at a gateway that was not taken away.
+    Exit code 1 when a request failed at a gateway that was not taken away. Ctrl-C cuts it short: what was
+    taken away is brought back, then it reports what it saw (exit code 130).
     """
     from transom.processes.drill import run_drill  # noqa: PLC0415  # most verbs run no parts
 
@@ -123,10 +124,14 @@ def drill_command(
             (gateway, str(count), str(report.failed[gateway])) for gateway, count in report.requests.items()
         ]
         echo_table(("GATEWAY", "REQUESTS", "FAILED"), rows)
+        noticed = report.noticed_after_seconds
         click.echo(
-            f"{report.taken_away} was away for {report.away_seconds} s; noticed after "
-            f"{report.noticed_after_seconds} s, recovered {report.recovered_after_seconds} s after its start"
+            f"{report.taken_away} was away for {report.away_seconds} s; "
+            + ("not noticed by then, " if noticed is None else f"noticed after {noticed} s, ")
+            + f"recovered {report.recovered_after_seconds} s after its start"
         )
+    if report.cut_short:
+        raise SystemExit(INTERRUPTED)
     if report.failed_elsewhere:
         raise SystemExit(REFUSED)
 

@@ -13,6 +13,7 @@ import msgspec
 from transom.model.errors import UNREADABLE, TransomError, UnreachableError
 from transom.model.kinds import Kind
 from transom.model.resources import API_VERSION, JsonObject, Resource, to_json
+from transom.runtime.connecting import cause_of
 
 PREFIX = f"/apis/{API_VERSION}"
 
@@ -189,7 +190,7 @@ class HubClient:
 
     async def contexts_diff(self, region: str) -> JsonObject:
         """What would go out to a region now and has not: {items: [{key, change, lane, revision, tenant}],
-        more: whether there is more than that}.
+        more: whether there is more than that, held: how many rows guards hold back}.
         """
         return msgspec.json.decode(await self._ask("GET", "/hub/contexts/diff", {"region": region}))
 
@@ -243,7 +244,7 @@ class HubClient:
                     raise _refused(response.status, await response.read())
                 yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            why = str(error) or "it did not answer in time; does its process run, and has it room to?"
+            why = cause_of(error) or "it did not answer in time; does its process run, and has it room to?"
             raise UnreachableError(f"cannot reach the hub at {self.address}: {why}") from None
         finally:
             late.cancel()

@@ -31,7 +31,7 @@ class Contexts(Protocol):
         ...
 
     async def diff(self, region: str) -> JsonObject:
-        """What would go out to a region now, and has not. Raises `NotFoundError`."""
+        """What would go out to a region now, and has not; how much is held. Raises `NotFoundError`."""
         ...
 
     def signing(self) -> JsonObject:
@@ -53,7 +53,7 @@ class ContextPages:
         return answer(await self._contexts.describe())
 
     async def diff(self, request: Request) -> Response:
-        """GET {items: [{key, change, lane, revision, tenant}], more} of one region."""
+        """GET {items: [{key, change, lane, revision, tenant}], more, held: rows held back} of one region."""
         region = query_of(request, "region").get("region", "")
         if not region:
             raise RefusedError(400, "query parameter 'region' is missing")

@@ -24,6 +24,7 @@ from transom.model.errors import (
     UnauthorizedError,
     UnreachableError,
 )
+from transom.model.names import spoken
 from transom.model.resources import JsonObject, to_json
 
 JSON = "application/json"
@@ -68,7 +69,7 @@ def status_of(error: Exception) -> JsonObject:
         return failure(error.status_code, _REASONS.get(error.status_code, "BadRequest"), error.detail)
     for kind, code, reason in _ANSWERS:
         if isinstance(error, kind):
-            return failure(code, reason, str(error), _causes(error))
+            return failure(code, reason, spoken(str(error)), _causes(error))
     return failure(500, "InternalError", "the hub failed to answer; its log says why")
 
 
@@ -91,7 +92,7 @@ def failure(code: int, reason: str, message: str, causes: list[JsonObject] | Non
 def _causes(error: TransomError) -> list[JsonObject]:
     if not isinstance(error, InvalidError):
         return []
-    return [{"field": problem.path, "message": problem.message} for problem in error.problems]
+    return [{"field": problem.path, "message": spoken(problem.message)} for problem in error.problems]
 
 
 def answer(body: Any, code: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -33,6 +33,7 @@ from transom.hub.changes import (
     merge_patching,
     replacing,
 )
+from transom.hub.leaving import check_leaving
 from transom.hub.store import Page, Store
 from transom.model.errors import ExpiredError, InvalidError, NotFoundError
 from transom.model.kinds import PEOPLE
@@ -126,6 +127,7 @@ class Resources:
         return answer({"kind": "History", "apiVersion": API_VERSION, "metadata": {}, "items": items})
 
     async def _write(self, key: Key, wanted: Wanted, why: str) -> Held:
+        await check_leaving(self._store, key, wanted)
         return await self._store.write(Change(key, wanted, ADMINISTRATOR, why))
 
     async def _page(self, target: Target, matches: Matches | None, limit: int, token: str) -> Response:

@@ -57,10 +57,10 @@ class Sweeper:
     _mended_last: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
 
     async def run(self, *, now: bool) -> None:
-        """Sweep every period, for ever, the first time at once or after one. Raises `FencedError`."""
+        """Sweep every period, for ever, the first time at once or when it is due. Raises `FencedError`."""
         state = self.carrier.state
         backoff = Backoff(self.randomness, _AGAIN_SECONDS, min(_AGAIN_SECONDS_MAX, self.period_seconds))
-        wait_seconds = 0.0 if now else self._period()
+        wait_seconds = 0.0 if now else self._due_in()
         while True:
             await self.clock.sleep(wait_seconds)
             while not self.tables():
@@ -184,6 +184,16 @@ class Sweeper:
         self.carrier.state.strangers = found
         if found:
             log_event.error("a region has what its source never had", link=self.carrier.link, keys=found[:20])
+
+    def _due_in(self) -> float:
+        """Seconds until the first sweep of this life: a period after the last one, however often the hub is
+        started anew; soon, where there never was one.
+        """
+        swept, period = self.carrier.state.last_sweep, self._period()
+        if not swept:
+            return min(_AGAIN_SECONDS_MAX, period)
+        soon = self.randomness.jitter(_AGAIN_SECONDS)
+        return min(period, max(soon, swept + period - self.clock.wall()))
 
     def _period(self) -> float:
         return self.randomness.jitter(self.period_seconds)

@@ -25,6 +25,7 @@ from transom.logs.protocol import (
     TopicPartition,
 )
 from transom.model.errors import UNREADABLE, InvalidError, Problem, UnauthorizedError, UnreachableError
+from transom.runtime.connecting import cause_of
 from transom.runtime.http import is_loopback
 
 T = TypeVar("T")
@@ -131,7 +132,7 @@ class RemoteLog:
         except TimeoutError:
             raise UnreachableError(f"log {self._url} did not answer within {timeout.total:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise UnreachableError(f"log {self._url} cannot be reached: {error}") from None
+            raise UnreachableError(f"cannot reach the log at {self._url}: {cause_of(error)}") from None
         if status == 200:  # noqa: PLR2004
             try:
                 return msgspec.msgpack.decode(body, type=answer)

@@ -9,6 +9,8 @@ LABEL_CHARACTERS_MAX = 63
 SUBDOMAIN_CHARACTERS_MAX = 253
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
+_NO_NAMESPACE = re.compile(r"\b([A-Z][A-Za-z]*)//(?=[a-z0-9])")
+
 LABEL_RULE = (
     "must be a DNS label: at most 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit"
 )
@@ -23,6 +25,11 @@ def is_label(text: str) -> bool:
 def is_subdomain(text: str) -> bool:
     """Whether `text` is one or more DNS labels joined by dots (RFC 1123)."""
     return len(text) <= SUBDOMAIN_CHARACTERS_MAX and all(is_label(part) for part in text.split("."))
+
+
+def spoken(text: str) -> str:
+    """`text` for people: keys of kinds that have no namespace stand in it as Kind/name, not Kind//name."""
+    return _NO_NAMESPACE.sub(r"\1/", text)
 
 
 class Key(NamedTuple):

@@ -3,7 +3,8 @@
 It works on what `transom up` runs: the processes are killed (SIGKILL), stay away for a while, and are started
 again. Meanwhile every gateway is asked at a steady rate with a key of the drill's own. Noticed is: for the
 hub, that every gateway's knowledge has become old; for a region, that the hub calls it unreachable. Recovered
-is: all gateways serve, know what the hub knows now, and the hub reaches every region.
+is: all gateways serve, know what the hub knows now, and the hub reaches every region. Ctrl-C cuts it short:
+then too it brings back what it took away, waits until that has recovered, and reports what it saw.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ import msgspec
 from transom.catalog.api_key.kind import API_KEY
 from transom.client.hub import HubClient
 from transom.model.api_keys import hash_of, new_api_key
-from transom.model.errors import InvalidError, Problem, TransomError
+from transom.model.errors import ConflictError, InvalidError, Problem, TransomError
 from transom.model.resources import API_VERSION, JsonObject
 from transom.processes.parts import Part
 from transom.processes.up import parts_of
@@ -29,12 +30,14 @@ from transom.processes.up_files import Setup, address, read, region_names
 from transom.runtime.clock import Clock, SystemClock, rfc3339
 from transom.runtime.randomness import choose_secret
 from transom.runtime.secret_files import read_secret
+from transom.runtime.tasks import to_its_end
 
 OLD_SECONDS = 6.0
 """Knowledge that is older than three canaries of the hub is old."""
 
 _ASK_SECONDS = 2.0
 _LOOK_SECONDS = 0.1
+_GONE_SECONDS = 10.0
 _BEFORE_SECONDS = 2.0
 _PATIENCE_SECONDS = 60.0
 _KEY_SECONDS = 2 * 3600.0
@@ -46,15 +49,19 @@ class HopelessError(InvalidError):
 
 
 class DrillReport(msgspec.Struct, frozen=True):
-    """What a drill found; times in seconds, from the kill and from the new start."""
+    """What a drill found; times in seconds, from the kill and from the new start.
+
+    `cut_short`: somebody ended it before its time; what was not noticed by then is None.
+    """
 
     taken_away: str
     away_seconds: float
-    noticed_after_seconds: float
+    noticed_after_seconds: float | None
     recovered_after_seconds: float
     requests: dict[str, int]
     failed: dict[str, int]
     failed_elsewhere: int
+    cut_short: bool = False
 
 
 @dataclass
@@ -127,34 +134,71 @@ class Drill:
         for load in loads:
             load.asked = load.failed = 0
         began = self.clock.monotonic()
+        noticed: float | None = None
+        cut_short = False
         try:
             for part in victims:
                 self.tell(f"killing {part.name} (pid {part.pid()})")
                 os.kill(part.pid(), signal.SIGKILL)
             await self._until("it to be noticed", lambda: self._noticed(hub, loads), lambda: _told(loads))
-            noticed = self.clock.monotonic() - began
+            noticed = round(self.clock.monotonic() - began, 2)
             self.tell(f"noticed after {noticed:.1f} s")
             await self.clock.sleep(max(0.0, away_seconds - noticed))
-            away = self.clock.monotonic() - began
+        except asyncio.CancelledError:
+            cut_short = self._cut_short()
         finally:
-            # Also when the drill fails or is broken off: what it took away it brings back.
-            for part in victims:
-                await part.reap()
-                self.tell(f"starting {part.name}")
-                part.start()
+            # Also when the drill fails or is cut short: what it took away it brings back.
+            away = self.clock.monotonic() - began
+            try:
+                await to_its_end(self._bring_back(victims))
+            except asyncio.CancelledError:
+                cut_short = self._cut_short()
         again = self.clock.monotonic()
-        await self._until("it to recover", lambda: self._recovered(hub, loads), lambda: _told(loads))
+        try:
+            await self._recovery(hub, loads)
+        except asyncio.CancelledError:
+            cut_short = self._cut_short()
+            await self._recovery(hub, loads)
         recovered = self.clock.monotonic() - again
         self.tell(f"recovered after {recovered:.1f} s")
         return DrillReport(
             taken_away=self._called,
             away_seconds=round(away, 1),
-            noticed_after_seconds=round(noticed, 2),
+            noticed_after_seconds=noticed,
             recovered_after_seconds=round(recovered, 2),
+            cut_short=cut_short,
             requests={load.name: load.asked for load in loads},
             failed={load.name: load.failed for load in loads},
             failed_elsewhere=sum(load.failed for load in loads if load.name != self.region),
         )
+
+    async def _bring_back(self, victims: Sequence[Part]) -> None:
+        """Start parts again. One that was killed a moment ago may not be gone yet."""
+        until = self.clock.monotonic() + _GONE_SECONDS
+        waiting = list(victims)
+        for part in victims:
+            self.tell(f"starting {part.name}")
+        while waiting:
+            await waiting[0].reap()
+            try:
+                waiting[0].start()
+            except ConflictError:
+                if self.clock.monotonic() >= until:
+                    raise
+                await self.clock.sleep(_LOOK_SECONDS)
+            else:
+                waiting.pop(0)
+
+    def _cut_short(self) -> bool:
+        """Take note that somebody wants the end; what was taken away is brought back all the same."""
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
+        self.tell(f"cut short; {self._called} is brought back first (Ctrl-C again: do not wait for it)")
+        return True
+
+    async def _recovery(self, hub: HubClient, loads: Sequence[Load]) -> None:
+        await self._until("it to recover", lambda: self._recovered(hub, loads), lambda: _told(loads))
 
     def _hit(self, part: Part) -> bool:
         if self.region is None:
@@ -208,7 +252,11 @@ class Drill:
         try:
             yield key
         finally:
-            await hub.delete(API_KEY, name, tenant, why=f"drill: {self._called}, ended")
+            try:
+                await hub.delete(API_KEY, name, tenant, why=f"drill: {self._called}, ended")
+            except TransomError as error:
+                # What went wrong before is what matters.
+                self.tell(f"the key {name} of {tenant} could not be deleted, it expires by itself: {error}")
 
     @contextlib.asynccontextmanager
     async def _loads(self, app: str, key: str, rate: float) -> AsyncGenerator[list[Load]]:

@@ -99,6 +99,7 @@ async def keep(
             log_event.warning("records are gone", topic=gap.topic, asked=gap.offset, start=gap.start)
             positions[TopicPartition(gap.topic, gap.partition)] = gap.start
             continue
+        # Before anything is taken in: a canary would claim for the new topic what was read of the old one.
         if await _topic_ids(log, topics) != ids:
             raise UnreachableError("a topic was made anew: it is read from its start")
         if entries:

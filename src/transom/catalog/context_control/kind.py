@@ -19,11 +19,13 @@ class ContextFreezeSpec(Spec):
 class ContextOverrideSpec(Spec):
     """Its name is that of something a guard holds back, as `transom contexts holds` shows it.
 
-    The guard lets up to `up_to` rows of it pass, until the time `until`.
+    The guard lets up to `up_to` rows of it pass, until the time `until`. `content` is that of the hold when
+    somebody looked at it: if others are held by then, none pass. Left out, any rows are meant.
     """
 
     up_to: int = Field(ge=1)
     until: Time
+    content: str | None = Field(default=None, max_length=64)
 
 
 def _references(freeze: Resource) -> Iterator[Key]:

@@ -13,7 +13,7 @@ from prometheus_client import Gauge
 from transom.hub.listening import Hearing
 from transom.model.resources import JsonObject
 from transom.model.roads import GatewayBeat
-from transom.runtime.clock import Clock
+from transom.runtime.clock import Clock, rfc3339
 from transom.runtime.telemetry import get_logger, metrics
 
 LATELY_SECONDS = 15.0
@@ -23,6 +23,8 @@ FORGOTTEN_SECONDS = 600.0
 _GATEWAYS_MAX = 256
 _AGES_MAX = 500
 _EXAMPLE_CHARACTERS = 120
+_TIME_CHARACTERS = 19
+"""Of a time, those up to its seconds."""
 _CLOCK_SECONDS = 10.0
 """Clocks that differ by more are told of: a gateway judges by its own when keys expire."""
 
@@ -90,7 +92,9 @@ class Beats:
         """What is wrong with the region's gateways, a line each, for people."""
         now = self._clock.monotonic()
         told = {
-            f"gateway {beat.gateway}": _trouble(beat, now - at, self._hearing.behind(beat.gateway))
+            f"gateway {beat.gateway}": _trouble(
+                beat, now - at, self._clock.wall(), self._hearing.behind(beat.gateway)
+            )
             for beat, at in self.known()
         }
         return {name: why for name, why in told.items() if why}
@@ -98,14 +102,19 @@ class Beats:
     def age_seconds(self) -> float | None:
         """How old what the region's gateways know is now, of the one that knows least; None when one never
         knew anything, or none is known.
+
+        A gateway that fell silent, or was taken away, counts no more while another speaks; `problems` tells
+        of it. When all are silent, what they know grows old together.
         """
         now = self._clock.monotonic()
+        known = self.known()
+        there = [heard for heard in known if now - heard.at < LATELY_SECONDS]
         ages = [
             None if heard.beat.age_seconds is None else heard.beat.age_seconds + now - heard.at
-            for heard in self.known()
+            for heard in there or known
         ]
-        known = [age for age in ages if age is not None]
-        return max(known) if known and len(known) == len(ages) else None
+        told = [age for age in ages if age is not None]
+        return max(told) if told and len(told) == len(ages) else None
 
     def described(self) -> list[JsonObject]:
         """Every gateway that is known, as the API shows it."""
@@ -124,6 +133,7 @@ class Beats:
                 "address": beat.address,
                 "workers": beat.workers,
                 "heardSecondsAgo": round(now - at, 1),
+                "silent": now - at >= LATELY_SECONDS,
             }
             for beat, at in self.known()
         ]
@@ -139,13 +149,14 @@ def _standing(beat: GatewayBeat) -> GatewayBeat:
     return msgspec.structs.replace(beat, time="", age_seconds=None, read={}, rows=0, instance="")
 
 
-def _trouble(beat: GatewayBeat, silent: float, behind: float) -> str:
-    """What is wrong with a gateway that has not said anything for `silent` seconds, and whose clock is
-    `behind` seconds behind the hub's; empty when nothing is.
+def _trouble(beat: GatewayBeat, silent: float, wall: float, behind: float) -> str:
+    """What is wrong with a gateway that has not said anything for `silent` seconds, at wall time `wall`, and
+    whose clock is `behind` seconds behind the hub's; empty when nothing is.
     """
     wrong: list[str] = []
     if silent >= LATELY_SECONDS:
-        wrong.append(f"silent for {silent:.0f} s")
+        since = rfc3339(wall - silent)[:_TIME_CHARACTERS]
+        wrong.append(f"silent since {since}Z, forgotten {FORGOTTEN_SECONDS / 60:.0f} minutes after that")
     elif not beat.ready:
         wrong.append("not ready")
     if abs(behind) > _CLOCK_SECONDS:

@@ -7,21 +7,14 @@ done between looks, so that a revocation never waits for it. Next on the data's 
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from prometheus_client import Counter
 
 from transom.hub.contexts import jobs, moves
-from transom.hub.contexts.guards import (
-    DUPLICATE,
-    Limits,
-    ShareGuard,
-    allowances,
-    hold_of,
-    weights,
-)
+from transom.hub.contexts.guards import DUPLICATE, Counts, Limits, ShareGuard, allowances, hold_of, weights
 from transom.hub.contexts.holding import (
     affordable,
     eased,
@@ -66,7 +59,7 @@ _INLINE = 500
 _LOOK_AGAIN_SECONDS = 600.0
 _WAIT_SECONDS = 30.0
 _EASE_SECONDS = 10.0
-"""A hold whose cause may be gone is looked at again, no more often than so: it may be very many rows."""
+"""A hold that may be about other rows is looked at again, no more often than so: it may be very many."""
 
 _rows_written = Counter("transom_context_rows_total", "Context rows written", ["lane"], registry=metrics)
 
@@ -124,9 +117,10 @@ class ContextBuilder:
         """Whether there may be rows that are to leave a region: what gateways say is of interest then."""
         return self._moving
 
-    def allowed(self) -> dict[str, int]:
-        """How many more rows of each hold people let pass now."""
-        return allowances(self._overrides, self.clock.wall(), self.state.spent)
+    def allowed(self, state: Builder | None = None) -> dict[str, int]:
+        """How many more rows of each hold people let pass now, or with another state than that of now."""
+        state = state or self.state
+        return allowances(self._overrides, self.clock.wall(), state.spent, state.holds)
 
     def override(self, name: str) -> Resource | None:
         """The override of this name that is good now."""
@@ -238,12 +232,14 @@ class ContextBuilder:
         await self._write(passing, state, upto)
 
     async def _ease(self) -> bool:
-        """Look again at holds whose cause may be gone; False when there is none, or it is too soon."""
+        """Look again at holds that may be about other rows; False when there is none, or it is too soon."""
         now = self.clock.monotonic()
-        if not self._eased or now < self._ease_at:
+        # What is being looked at, or written, is not begun anew for ever.
+        ids = self._eased - {job.cause.name for job in self.state.jobs}
+        if not ids or now < self._ease_at:
             return False
         self._ease_at = now + _EASE_SECONDS
-        ids, self._eased = self._eased, set()
+        self._eased -= ids
         await self._write([], looked_at_again(self.state, lambda hold: hold.id in ids), self.progress)
         return True
 
@@ -278,7 +274,7 @@ class ContextBuilder:
         self._guard.passed(passing, now)
         return passing, state
 
-    async def _counted(self, counts: Mapping[Scope, int], now: float) -> dict[Scope, int]:
+    async def _counted(self, counts: Counts, now: float) -> dict[Scope, int]:
         asked = self._guard.in_question(counts, now)
         return {scope: await self.contexts.count(scope, enough) for scope, enough in asked.items()}
 
@@ -305,6 +301,7 @@ class ContextBuilder:
         drafts = run.writable(planned.drafts)
         if run.job.cause.what != "again":
             drafts = not_on_hold(self.state, drafts)
+            self._eased |= eased(self.state, self.kinds, found, planned.drafts)
         drafts = in_lanes(drafts, run.causes, self.state.soaking(self.approved()))
         run.bulk += sum(draft.row.lane == BULK for draft in drafts)
         names = {run.job.scope.kind} if run.job.scope.kind else {kind.name for kind in self.kinds}
@@ -339,13 +336,13 @@ class ContextBuilder:
             state = jobs.over(self.state, job, kind.schema if kind else 0, soaks_upto)
         else:
             now = self.clock.monotonic()
-            counts = {jobs.scope_of(job, kind): tally.total for kind, tally in run.tallies.items()}
+            counts = jobs.counts_of(run)
             state = jobs.decided(
                 run,
                 self.state,
                 await self._counted(counts, now),
                 self._guard,
-                self.allowed(),
+                self.allowed,
                 self.options.bulk_rows,
                 self._spend,
                 now=now,

@@ -3,7 +3,8 @@
 The guard of shares: what changes or deletes more than a share of a kind's rows, or of a tenant's rows of a
 kind, within a few seconds, is held back until somebody allows it by name. Seconds, and not one pass of the
 builder, because how many changes a pass sees is chance. Never held: what only adds, what only moves between
-regions (`moves` verifies that), and what restricts because its own resource or tenant was changed.
+regions (`moves` verifies that), what restricts because its own resource or tenant was changed, and what one
+tenant's own change does to its own rows while no other tenant was changed, too.
 Source of the rule: docs/explanation/contexts.md tells the outages it is for. Next on the data's way: `store`.
 """
 
@@ -16,7 +17,7 @@ from typing import NamedTuple
 from prometheus_client import Counter
 
 from transom.hub.contexts.planning import Draft
-from transom.hub.contexts.row import all_regions
+from transom.hub.contexts.row import all_regions, marked
 from transom.hub.contexts.state import Hold, Scope, Spent
 from transom.model.resources import Resource
 from transom.model.times import read_time
@@ -56,13 +57,18 @@ def hold_id(guard: str, kind: str = "", tenant: str = "") -> str:
 
 
 def allowances(
-    overrides: Iterable[Resource], now: float, spent: Mapping[str, Spent] | None = None
+    overrides: Iterable[Resource],
+    now: float,
+    spent: Mapping[str, Spent] | None = None,
+    holds: Iterable[Hold] = (),
 ) -> dict[str, int]:
     """How many more rows people let pass of what a guard holds, by its id; `now` is wall seconds.
 
-    An override is for so many rows, once: what it has let pass (`spent`) it lets pass no more.
+    An override is for so many rows, once: what it has let pass (`spent`) it lets pass no more. One that names
+    the `content` of a hold is for those rows; for others (`holds` are what is held now) it is for nothing.
     """
     allowed: dict[str, int] = {}
+    contents = {hold.id: hold.content for hold in holds}
     for override in overrides:
         until, upto = override.spec.get("until"), override.spec.get("upTo")
         used = spent_of(override, spent or {})
@@ -70,7 +76,9 @@ def allowances(
         with contextlib.suppress(ValueError):
             if isinstance(until, str) and isinstance(upto, int) and read_time(until) > now:
                 left = 0 if used.over else upto - used.rows
-                if left > 0:
+                listed = override.spec.get("content")
+                # What has begun to pass is what was listed, and becomes less.
+                if left > 0 and (not listed or used.rows or contents.get(override.metadata.name) == listed):
                     allowed[override.metadata.name] = left
     return allowed
 
@@ -106,16 +114,34 @@ def weighs(draft: Draft) -> bool:
     return row.value != before.value and not row.restricts and draft.cause.what != "schema"
 
 
+class Own(NamedTuple):
+    """What a tenant's own change, that of its Tenant, does to its rows of a kind; those of all tenants that
+    were changed so ("").
+    """
+
+    kind: str
+    tenant: str = ""
+
+
+Counts = Mapping[Scope | Own, int]
+"""How many drafts take something away, by what they count for."""
+
+
 @dataclass
 class Window:
     """How many rows of each scope were changed or deleted within the last `seconds`; bounded in scopes."""
 
     seconds: float
-    _noted: dict[Scope, deque[tuple[float, int]]] = field(
-        default_factory=dict[Scope, deque[tuple[float, int]]]
+    _noted: dict[Scope | Own, deque[tuple[float, int]]] = field(
+        default_factory=dict[Scope | Own, deque[tuple[float, int]]]
     )
 
-    def recent(self, scope: Scope, now: float) -> int:
+    def tenants(self, kind: str, now: float) -> set[str]:
+        """The tenants whose own changes did anything to rows of a kind."""
+        noted = [each for each in self._noted if isinstance(each, Own) and each.kind == kind and each.tenant]
+        return {each.tenant for each in noted if self.recent(each, now)}
+
+    def recent(self, scope: Scope | Own, now: float) -> int:
         """How many, as of `now` (monotonic seconds)."""
         noted = self._noted.get(scope)
         if noted is None:
@@ -126,7 +152,7 @@ class Window:
             del self._noted[scope]
         return sum(count for _, count in noted)
 
-    def note(self, scope: Scope, count: int, now: float) -> None:
+    def note(self, scope: Scope | Own, count: int, now: float) -> None:
         """Count some more; what came within a tenth of a second is one note."""
         noted = self._noted.pop(scope, None) or deque()
         if noted and now - noted[-1][0] < self.seconds / 100:
@@ -164,12 +190,13 @@ class ShareGuard:
     def __post_init__(self) -> None:
         self.window = Window(self.limits.seconds)
 
-    def in_question(self, counts: Mapping[Scope, int], now: float) -> dict[Scope, int]:
+    def in_question(self, counts: Counts, now: float) -> dict[Scope, int]:
         """Of how many rows each scope is must be known to judge this many drafts; and how many are enough."""
         share = self.limits.share
         if share is None:
             return {}
-        affected = {scope: count + self.window.recent(scope, now) for scope, count in counts.items()}
+        scopes = {Scope(each.kind) if isinstance(each, Own) else each for each in counts}
+        affected = {scope: self.affected(scope, counts, now) for scope in scopes}
         return {
             scope: int(count / share) + 1 if share else 1
             for scope, count in affected.items()
@@ -183,9 +210,15 @@ class ShareGuard:
         judged = Judged(list(drafts), [], {})
         # A tenant's part is taken out first: it alone waits, and counts for the kind no more.
         for scope in sorted(of, key=lambda scope: not scope.tenant):
-            mine = [draft for draft in judged.passing if weighs(draft) and scope in scopes_of(draft)]
-            if not self.too_many(scope, len(mine), of[scope], now):
+            counts = weights(judged.passing)
+            if not self.too_many(scope, counts, of[scope], now):
                 continue
+            together = self._together(scope, counts, now)
+            mine = [
+                draft
+                for draft in judged.passing
+                if weighs(draft) and not together.isdisjoint(scopes_of(draft))
+            ]
             narrow = narrowed(scope, {draft.row.tenant for draft in mine})
             override = allowing((narrow, scope), len(mine), allowed)
             if override:
@@ -197,11 +230,29 @@ class ShareGuard:
             judged.passing[:] = [draft for draft in judged.passing if draft.row.key not in gone]
         return judged
 
-    def too_many(self, scope: Scope, count: int, of: int, now: float) -> bool:
-        """Whether `count` more rows of a scope that has `of` may not change or go now, unless allowed."""
-        affected = count + self.window.recent(scope, now)
+    def too_many(self, scope: Scope, counts: Counts, of: int, now: float) -> bool:
+        """Whether so many more rows of a scope that has `of` may not change or go now, unless allowed."""
         share = self.limits.share
-        return share is not None and count > 0 and affected > self.limits.min_rows and affected > share * of
+        if share is None or not any(counts.get(each) for each in self._together(scope, counts, now)):
+            return False
+        affected = self.affected(scope, counts, now)
+        return affected > self.limits.min_rows and affected > share * of
+
+    def affected(self, scope: Scope, counts: Counts, now: float) -> int:
+        """How many rows of a scope were changed or deleted lately, and will be with these."""
+        together = self._together(scope, counts, now)
+        return sum(counts.get(each, 0) + self.window.recent(each, now) for each in together)
+
+    def _together(self, scope: Scope, counts: Counts, now: float) -> set[Scope | Own]:
+        """What counts for a scope: for a kind also what tenants' own changes do, once they are several. What
+        one does to its own rows is what whoever changed it by name has asked for, however large it is.
+        """
+        if scope.tenant:
+            return {scope}
+        kind = scope.kind
+        tenants = {each.tenant for each in counts if isinstance(each, Own) and each.kind == kind}
+        several = len((tenants | self.window.tenants(kind, now)) - {""}) > 1
+        return {scope, Own(kind)} if several else {scope}
 
     def passed(self, drafts: Iterable[Draft], now: float) -> None:
         """Remember what was let through."""
@@ -214,20 +265,20 @@ def narrowed(scope: Scope, tenants: Collection[str]) -> Scope:
     return Scope(scope.kind, *tenants) if len(tenants) == 1 else scope
 
 
-def weights(drafts: Iterable[Draft]) -> dict[Scope, int]:
+def weights(drafts: Iterable[Draft]) -> dict[Scope | Own, int]:
     """How many drafts take something away, by the scopes they count for."""
-    counts: dict[Scope, int] = {}
+    counts: dict[Scope | Own, int] = {}
     for draft in filter(weighs, drafts):
         for scope in scopes_of(draft):
             counts[scope] = counts.get(scope, 0) + 1
     return counts
 
 
-def scopes_of(draft: Draft) -> tuple[Scope, ...]:
-    """The scopes a draft counts for; a tenant's own change names it, and counts for the kind alone."""
+def scopes_of(draft: Draft) -> tuple[Scope | Own, ...]:
+    """What a draft counts for; a tenant's own change names it, and counts only together with others'."""
     kind, tenant = draft.row.kind, draft.row.tenant
     if draft.cause.what == "tenant" and draft.cause.name == tenant:
-        return (Scope(kind),)
+        return (Own(kind, tenant), Own(kind))
     return (Scope(kind, tenant), Scope(kind))
 
 
@@ -244,4 +295,5 @@ def hold_of(held: Held, now: float) -> Hold:
         examples=tuple(draft.row.key for draft in held.drafts[:_EXAMPLES]),
         since=now,
         regions=all_regions(draft.row for draft in held.drafts),
+        mark=marked(draft.row for draft in held.drafts),
     )

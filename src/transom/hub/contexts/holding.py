@@ -70,8 +70,9 @@ def with_hold(state: Builder, hold: Hold) -> Builder:
     if before is not None:
         changes, deletes = before.changes + hold.changes, before.deletes + hold.deletes
         regions = joined(before.regions, hold.regions)
+        mark = before.mark ^ hold.mark
         return state.with_hold(
-            msgspec.structs.replace(before, changes=changes, deletes=deletes, regions=regions)
+            msgspec.structs.replace(before, changes=changes, deletes=deletes, regions=regions, mark=mark)
         )
     log_event.warning(
         "a guard holds contexts back",
@@ -113,14 +114,16 @@ def affordable(drafts: Sequence[Draft], left: int) -> tuple[list[Draft], int]:
 def eased(
     state: Builder, kinds: Iterable[ContextKind[Any]], subjects: Sequence[Subject], drafts: Sequence[Draft]
 ) -> set[str]:
-    """The holds that may be about less than before: subjects of theirs were looked at, and want nothing to
-    change now, or were refused and may be so no more.
+    """The holds that may be about other rows than before: subjects of theirs were looked at. Not those that
+    only add or restrict something, which is never held, unless they were refused and may be so no more.
     """
     if not state.holds:
         return set()
     of_subject = {(kind.subject, kind.name) for kind in kinds}
-    wanting = {draft.row.subject for draft in drafts} - {each.subject for each in state.refused}
-    scopes = {(each.key.kind, each.tenant) for each in subjects if str(each.key) not in wanting}
+    # What restricts hides what is held, and does not end it: it is to wait when the tenant is resumed.
+    free = {draft.row.subject for draft in drafts if draft.adds or draft.row.restricts}
+    free -= {each.subject for each in state.refused}
+    scopes = {(each.key.kind, each.tenant) for each in subjects if str(each.key) not in free}
     return {
         hold.id
         for hold in state.holds

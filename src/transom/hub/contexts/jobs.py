@@ -10,9 +10,18 @@ from typing import Any
 
 import msgspec
 
-from transom.hub.contexts.guards import DUPLICATE, SHARE, ShareGuard, allowing, hold_id, narrowed, weighs
+from transom.hub.contexts.guards import (
+    DUPLICATE,
+    SHARE,
+    Own,
+    ShareGuard,
+    allowing,
+    hold_id,
+    narrowed,
+    weighs,
+)
 from transom.hub.contexts.planning import TENANT, Cause, Draft, Plan
-from transom.hub.contexts.row import all_regions, joined
+from transom.hub.contexts.row import all_regions, joined, mark_of
 from transom.hub.contexts.state import Builder, Hold, Job, Scope
 from transom.model.contexts import ContextKind
 from transom.model.names import Key
@@ -28,14 +37,16 @@ class Tally:
     deletes: int = 0
     examples: list[str] = field(default_factory=list[str])
     regions: str = ""
+    mark: int = 0
 
     @property
     def total(self) -> int:
         """Both together."""
         return self.changes + self.deletes
 
-    def add(self, key: str, regions: str, *, deleted: bool = False) -> None:
+    def add(self, key: str, regions: str, mark: int = 0, *, deleted: bool = False) -> None:
         """Count one more, which is for some regions."""
+        self.mark ^= mark
         self.regions = joined(self.regions, regions)
         self.deletes += deleted
         self.changes += not deleted
@@ -74,7 +85,8 @@ class Run:
         self.drafts += len(drafts)
         for draft in filter(weighs, drafts):
             tally = self.tallies.setdefault(draft.row.kind, Tally())
-            tally.add(draft.row.key, all_regions([draft.row]), deleted=draft.row.deleted)
+            row = draft.row
+            tally.add(row.key, all_regions([row]), mark_of(row), deleted=row.deleted)
         for refusal in plan.refusals:
             if refusal.guard == DUPLICATE:
                 self.duplicates.add(refusal.subject, refusal.regions)
@@ -93,11 +105,19 @@ def subject_kinds(job: Job, kinds: Iterable[ContextKind[Any]]) -> list[str]:
     return sorted(wanted - {TENANT} if job.scope.kind == "" else wanted)
 
 
-def scope_of(job: Job, kind: str) -> Scope:
-    """What a job's changes of a kind count for: a tenant's own change and a raised schema for the whole kind,
-    what is looked at again for what was held.
+def counts_of(run: Run) -> dict[Scope | Own, int]:
+    """What a job's changes count for: those of a tenant's own change for that, a raised schema's for the
+    whole kind, what is looked at again for what was held.
     """
-    return job.scope if job.cause.what == "again" else Scope(kind)
+    job, counts = run.job, dict[Scope | Own, int]()
+    for kind, tally in run.tallies.items():
+        if job.cause.what == "again":
+            counts[job.scope] = tally.total
+        elif job.cause.what == "tenant":
+            counts.update({Own(kind, job.scope.tenant): tally.total, Own(kind): tally.total})
+        else:
+            counts[Scope(kind)] = tally.total
+    return counts
 
 
 def decided(
@@ -105,7 +125,7 @@ def decided(
     state: Builder,
     of: Mapping[Scope, int],
     guard: ShareGuard,
-    allowed: Mapping[str, int],
+    allowances: Callable[[Builder], Mapping[str, int]],
     bulk_rows: int,
     spend: Callable[[Builder, str, int], Builder],
     *,
@@ -115,16 +135,18 @@ def decided(
     """The state after counting: the job goes on to write, with what is held now; or it is over.
 
     `of` are the rows of each scope in question. What is looked at again must be allowed by name: it is not
-    let go because there are more rows by now. `spend` notes what passes only because of an override.
+    let go because there are more rows by now. `allowances` are those in a state; `spend` notes what passes
+    only because of an override.
     """
     job = run.job
     if job.cause.what == "again":
-        return _decided_again(run, state, of, allowed, bulk_rows)
+        return _decided_again(run, state, of, allowances, bulk_rows)
     held: list[str] = []
+    allowed, counts = allowances(state), counts_of(run)
     for kind, tally in run.tallies.items():
-        scope = scope_of(job, kind)
+        scope = Scope(kind)
         narrow = narrowed(scope, {job.scope.tenant} - {""})
-        if scope not in of or not guard.too_many(scope, tally.total, of[scope], now):
+        if scope not in of or not guard.too_many(scope, counts, of[scope], now):
             continue
         override = allowing((narrow, scope), tally.total, allowed)
         if override:
@@ -138,7 +160,11 @@ def decided(
 
 
 def _decided_again(
-    run: Run, state: Builder, of: Mapping[Scope, int], allowed: Mapping[str, int], bulk_rows: int
+    run: Run,
+    state: Builder,
+    of: Mapping[Scope, int],
+    allowances: Callable[[Builder], Mapping[str, int]],
+    bulk_rows: int,
 ) -> Builder:
     job = run.job
     hold = next((hold for hold in state.holds if hold.id == job.cause.name), None)
@@ -146,9 +172,11 @@ def _decided_again(
     tally = run.duplicates if hold is not None and hold.guard == DUPLICATE else share
     if hold is None or (not tally.total and not run.drafts):
         return over(state, job)
-    if hold.guard == SHARE and tally.total > allowed.get(hold.id, 0):
-        fresh = _hold(hold.guard, hold.scope, tally, of.get(hold.scope, hold.of), hold.since)
-        return _without(state.with_hold(fresh), job)
+    if hold.guard == SHARE:
+        # First it is told as it is now: people's overrides are for what was told.
+        state = state.with_hold(_hold(SHARE, hold.scope, tally, of.get(hold.scope, hold.of), hold.since))
+        if tally.total > allowances(state).get(hold.id, 0):
+            return _without(state, job)
     if hold.guard == DUPLICATE and tally.total and not run.drafts:
         return _without(state.with_hold(_hold(DUPLICATE, hold.scope, tally, hold.of, hold.since)), job)
     return _writing(state, job, bulk=run.drafts > bulk_rows, held=())
@@ -196,4 +224,5 @@ def _hold(guard: str, scope: Scope, tally: Tally, of: int, since: float) -> Hold
         examples=tuple(tally.examples),
         since=since,
         regions=tally.regions,
+        mark=tally.mark,
     )

@@ -12,9 +12,11 @@ import msgspec
 
 from transom.hub.changes import Actor, Change, Held, Wanted, creating, replacing
 from transom.hub.contexts.past import Past, past_of
+from transom.hub.leaving import check_leaving
 from transom.hub.store import Store
 from transom.model.contexts import ContextKind
 from transom.model.errors import (
+    ConflictError,
     ExpiredError,
     ForbiddenError,
     InvalidError,
@@ -71,10 +73,10 @@ async def restore(
     mine = [each for each in kinds if each.subject == kind.name]
     todo = [each async for page in _pages(store, kind.name, request) for each in planned(page, mine)]
     items: list[JsonObject] = []
-    skipped = [{"key": str(each.key), "why": each.skipped} for each in todo if each.skipped]
+    skipped: list[JsonObject] = [{"key": str(each.key), "why": each.skipped} for each in todo if each.skipped]
     writes = [each for each in todo if each.wanted is not None]
     for at in range(0, len(writes), _PAGE):
-        part = writes[at : at + _PAGE]
+        part = [each for each in writes[at : at + _PAGE] if await _may_leave(store, each, skipped)]
         changes = [Change(each.key, each.wanted, actor, request.why) for each in part if each.wanted]
         for each, outcome in zip(part, await store.write_all(changes), strict=True):
             if isinstance(outcome, TransomError):
@@ -82,6 +84,17 @@ async def restore(
             else:
                 items.append({"key": str(each.key), "change": each.change})
     return {"items": items, "skipped": skipped}
+
+
+async def _may_leave(store: Store, restoring: Restoring, skipped: list[JsonObject]) -> bool:
+    """Whether a tenant, as it was, leaves no region in which something of its own is; else it is told."""
+    try:
+        if restoring.wanted:
+            await check_leaving(store, restoring.key, restoring.wanted)
+    except ConflictError as error:
+        skipped.append({"key": str(restoring.key), "why": str(error)})
+        return False
+    return True
 
 
 async def _pages(store: Store, kind: str, request: Request) -> AsyncIterator[list[Past]]:

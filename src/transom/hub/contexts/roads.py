@@ -116,7 +116,7 @@ class ContextRoads:
         elif state.sweep_problem:
             problems["context sweep"] = state.sweep_problem
         if self.contexts.freeze.on:
-            problems["contexts"] = "frozen; 'transom contexts resume' ends it"
+            problems["contexts"] = f"frozen; 'transom contexts resume {self.contexts.region}' ends it"
         held = self.contexts.holds(self.contexts.region)
         if held:
             problems["contexts held"] = held

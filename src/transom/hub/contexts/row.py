@@ -3,6 +3,7 @@
 Next on the data's way: `planning` says which rows change.
 """
 
+import hashlib
 from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
@@ -54,6 +55,22 @@ def told(row: Row, region: str) -> Told | None:
     if row.regions == EVERY_REGION or name in row.regions or name in row.leaving:
         return Told.MARKER if row.deleted else Told.VALUE
     return Told.MARKER if name in row.former else None
+
+
+def mark_of(row: Row) -> int:
+    """A number of 64 bits for what a row says of its key. Those of many rows, combined by XOR, tell whether
+    they are the same rows, in whatever order they were met.
+    """
+    says = b"" if row.deleted else row.value
+    return int.from_bytes(hashlib.sha256(b"%b\0%d%b" % (row.key.encode(), row.deleted, says)).digest()[:8])
+
+
+def marked(rows: Iterable[Row]) -> int:
+    """The marks of some rows as one."""
+    mark = 0
+    for row in rows:
+        mark ^= mark_of(row)
+    return mark
 
 
 def regions_text(regions: Iterable[str]) -> str:

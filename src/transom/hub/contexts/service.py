@@ -14,10 +14,10 @@ from transom.hub.config import ContextsConfig
 from transom.hub.contexts.beats import Beats
 from transom.hub.contexts.builder import ContextBuilder, Options
 from transom.hub.contexts.gates import Gates, Grant, Rules, Sight, Soak, looked
-from transom.hub.contexts.guards import SOAK, Limits
+from transom.hub.contexts.guards import SHARE, SOAK, Limits
 from transom.hub.contexts.row import BULK, FAST, LANES, Row, Told, region_names, told
 from transom.hub.contexts.rows import ContextRows
-from transom.hub.contexts.state import GATES, SOAK_GRANT
+from transom.hub.contexts.state import GATES, SOAK_GRANT, Hold
 from transom.hub.contexts.store import ContextStore
 from transom.hub.store import Store
 from transom.links.lanes import Freeze
@@ -282,17 +282,17 @@ class Contexts:
 
     def held(self, region: str) -> str:
         """What guards hold back for a region, in a line for people; empty when nothing is."""
-        holds = [
-            f"{hold.id} ({hold.changes + hold.deletes} rows)"
-            for hold in self.builder.state.holds
-            if region in region_names(hold.regions, frozenset((region,)))
-        ]
+        holds = [f"{hold.id} ({_rows_held(hold)} rows)" for hold in self._holds(region)]
         soak = self.gates.soak
         if soak is not None and (soak.failed or soak.trouble):
             holds.insert(0, f"{SOAK} ({soak.failed or soak.trouble}"[:_WHY_CHARACTERS_MAX] + ")")
         more = len(holds) - _HOLDS_NAMED_MAX
         named = ", ".join(holds[:_HOLDS_NAMED_MAX]) + (f" and {more} more" if more > 0 else "")
         return f"{named}; see 'transom contexts holds'" if holds else ""
+
+    def _holds(self, region: str) -> list[Hold]:
+        everywhere = frozenset((region,))
+        return [hold for hold in self.builder.state.holds if region in region_names(hold.regions, everywhere)]
 
     async def describe(self) -> JsonObject:
         """What `GET /hub/contexts` says."""
@@ -308,6 +308,7 @@ class Contexts:
                 "of": hold.of,
                 "examples": list(hold.examples),
                 "since": rfc3339(hold.since),
+                "content": hold.content if hold.guard == SHARE else None,
             }
             for hold in self.builder.state.holds
         ]
@@ -359,8 +360,8 @@ class Contexts:
         ]
 
     async def diff(self, region: str) -> JsonObject:
-        """What `GET /hub/contexts/diff` says: what would go out to `region` and has not. Raises
-        `NotFoundError`.
+        """What `GET /hub/contexts/diff` says: what would go out to `region` and has not, and how many rows
+        guards hold back for it. Raises `NotFoundError`.
         """
         found = self.regions.get(region)
         if found is None:
@@ -372,7 +373,11 @@ class Contexts:
             page = await self.contexts.lane_rows(lane, after, _DIFF_MAX)
             more = more or page.more
             items += [_difference(row, what, after) for row in page.rows if (what := told(row, region))]
-        return {"items": items, "more": more}
+        return {"items": items, "more": more, "held": sum(map(_rows_held, self._holds(region)))}
+
+
+def _rows_held(hold: Hold) -> int:
+    return hold.changes + hold.deletes
 
 
 def _difference(row: Row, what: Told, after: int) -> JsonObject:

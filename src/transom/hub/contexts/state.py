@@ -49,7 +49,7 @@ class Job(msgspec.Struct, frozen=True):
 
 class Hold(msgspec.Struct, frozen=True):
     """What a guard holds back: how many rows of its scope would change or go, of how many there are, and
-    which regions (as in a row) they are for.
+    which regions (as in a row) they are for. `mark` tells which rows they are (`row.mark_of`).
     """
 
     id: str
@@ -61,6 +61,12 @@ class Hold(msgspec.Struct, frozen=True):
     examples: tuple[str, ...]
     since: float
     regions: str = EVERY_REGION
+    mark: int = 0
+
+    @property
+    def content(self) -> str:
+        """What tells these rows from others, for people's overrides."""
+        return f"{self.mark:016x}"
 
 
 class Spent(msgspec.Struct, frozen=True):

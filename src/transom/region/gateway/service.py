@@ -68,10 +68,15 @@ class Gateway:
     broken: tuple[str, ...] = ()
     port: int = 0
     states: list[Mapping[str, WorkerState]] = field(default_factory=list[Mapping[str, WorkerState]])
+    namesake: Callable[[], bool] = lambda: False
 
     def ready(self) -> bool:
-        """Whether it can answer every request: hub and log may be gone, its own knowledge may not."""
-        return not self.broken and self.contexts.knows.complete
+        """Whether it can answer every request: hub and log may be gone, its own knowledge may not.
+
+        Nor is it ready while another has its name: the hub hears nothing of it then, and compares it with
+        nothing.
+        """
+        return not self.broken and self.contexts.knows.complete and not self.namesake()
 
     def health(self) -> tuple[int, dict[str, object]]:
         """The answer to `/readyz`: 200 or 503, and why.
@@ -84,6 +89,8 @@ class Gateway:
             wrong.append(
                 "the contexts of this region have not all arrived yet: unknown keys are answered 503"
             )
+        if self.namesake():
+            wrong.append("another gateway of this region has the same name: give one of them another")
         return (200 if self.ready() else 503), {
             "region": self.config.region,
             "gateway": self.config.name,
@@ -146,6 +153,7 @@ async def running_gateway(
         group = await stack.enter_async_context(workers(clock, randomness))
         gateway.states.append(group.states)
         heart = _heart(gateway, next_epoch(config.data, clock))
+        gateway.namesake = lambda: bool(heart.taken)
         group.start("region log", _kept_going(lambda: _use_log(gateway, heart, reaching)))
         server = GatewayServer(
             gateway.decider,
