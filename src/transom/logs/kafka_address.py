@@ -46,24 +46,27 @@ def is_kafka(url: str) -> bool:
 def parse_address(url: str) -> KafkaAddress:
     """Take `url` apart. Raises `InvalidError` with every mistake in it; the error repeats no password."""
     problems: list[Problem] = []
-    parts = urlsplit(url)
-    user_info, _, places = parts.netloc.rpartition("@")
+    # By hand: `urlsplit` takes several brokers for one, and refuses them when one is an IPv6 address.
+    scheme, _, rest = url.partition("://")
+    rest, _, query = rest.partition("?")
+    netloc, slash, path = rest.partition("/")
+    user_info, _, places = netloc.rpartition("@")
     user, has_password, _ = user_info.partition(":")
     if has_password:
         problems.append(Problem("", "holds a password; put it into a file, which log_key_file names"))
     hosts = [_host(place, problems) for place in places.split(",")]
-    tls = parts.scheme == TLS_SCHEME
+    tls = scheme == TLS_SCHEME
     if not tls and not all(is_loopback(host) for host, _ in hosts):
         problems.append(Problem("", f"leaves this machine without TLS; write {TLS_SCHEME}://"))
-    if parts.path not in ("", "/"):
-        problems.append(Problem("", f"ends in {parts.path!r}; nothing follows the brokers but ?mechanism="))
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if path:
+        problems.append(Problem("", f"ends in {slash + path!r}; nothing follows the brokers but ?mechanism="))
+    options = dict(parse_qsl(query, keep_blank_values=True))
     mechanism = options.pop("mechanism", MECHANISMS[0])
     if mechanism not in MECHANISMS:
         problems.append(Problem("mechanism", f"{mechanism!r} is none of {', '.join(MECHANISMS)}"))
     problems.extend(Problem(name, "is not known; there is only 'mechanism'") for name in options)
     if problems:
-        raise InvalidError(f"address {parts.scheme}://{places}", problems)
+        raise InvalidError(f"address {scheme}://{places}", problems)
     return KafkaAddress(tuple(hosts), tls, unquote(user), mechanism)
 
 

@@ -53,7 +53,7 @@ class RegionSpec(Spec):
         scheme, _, rest = address.partition("://")
         if scheme not in _PLAIN_AND_TLS:
             raise ValueError("expected https://HOST:PORT or kafka+tls://USER@HOST:PORT")
-        user, _, places = urlsplit(f"//{rest}").netloc.rpartition("@")
+        user, _, places = rest.partition("?")[0].partition("/")[0].rpartition("@")
         if ":" in user:
             raise ValueError("holds a password; it belongs into the hub's folder of link keys")
         for place in places.split(",") if scheme.startswith("kafka") else [places]:
