@@ -10,20 +10,17 @@ the port of a proxy (`proxy.py`), so that any test can put one in the middle; wi
 with passwords and TLS (`kafka_secure.py`). `kafka_config.py` says what a broker is told.
 """
 
-import asyncio
 import shutil
 import signal
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from engines import jars
 from engines.kafka_config import Ports, meta_properties, new_id, properties
 from engines.kafka_rights import Right, allow
 from engines.kafka_secure import Secure
-from engines.process import EngineError, GuardedProcess, free_port
+from engines.process import Engine, EngineError, GuardedProcess, free_port
 
 UP = "Kafka Server started"
 """What a broker logs once the others know it and it answers everybody."""
@@ -32,7 +29,7 @@ STOP_SECONDS = 10.0
 """An orderly end takes half a second; a broker without a controller waits for one, and is killed."""
 
 
-class Brokers:
+class Brokers(Engine):
     """A cluster of its own. Every method blocks until what it says is so; `async with` does not block the
     loop.
     """
@@ -71,28 +68,6 @@ class Brokers:
     def data(self, number: int) -> Path:
         """The folder with a broker's partitions."""
         return self._home / f"broker-{number}" / "data"
-
-    def __enter__(self) -> Self:
-        try:
-            self._prepare()
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return await asyncio.to_thread(self.__enter__)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await asyncio.to_thread(self.close)
 
     def start(self, number: int | None = None) -> None:
         """Start one broker, or all that do not run, and wait until they answer."""
@@ -157,7 +132,7 @@ class Brokers:
     def _java(self, *, archive: bool = False) -> list[str]:
         return jars.java_command(self.version, self._heap, archive_at_exit=self._archive if archive else None)
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Write every broker's folder: configuration, identity, and the features of a new cluster."""
         jars.jars_of(self.version)
         self._home = self._folder or Path(tempfile.mkdtemp(prefix="transom-kafka-"))

@@ -10,7 +10,6 @@ The role `postgres` needs no password from this machine; every other role proves
 tests of wrong passwords create one. `tls_front.py` puts TLS before it.
 """
 
-import asyncio
 import contextlib
 import os
 import secrets
@@ -21,12 +20,11 @@ import tempfile
 from collections.abc import Generator, Mapping
 from importlib import util
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import psutil
 
-from engines.process import EngineError, GuardedProcess, MissingEngineError, free_port
+from engines.process import Engine, EngineError, GuardedProcess, MissingEngineError, free_port
 
 UP = "database system is ready to accept connections"
 OTHER_USER = "nobody"
@@ -57,7 +55,7 @@ host all all 127.0.0.1/32 scram-sha-256
 """
 
 
-class Postgres:
+class Postgres(Engine):
     """A server of its own. Every method blocks until what it says is so; `async with` does not block the
     loop.
     """
@@ -84,28 +82,6 @@ class Postgres:
     def url(self, database: str = "postgres", *, user: str = "postgres", host: str = "127.0.0.1") -> str:
         """A database's address; psycopg takes it, and with `host` the name that people would write."""
         return f"postgresql://{user}@{host}:{self.port}/{database}"
-
-    def __enter__(self) -> Self:
-        try:
-            self._prepare()
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return await asyncio.to_thread(self.__enter__)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await asyncio.to_thread(self.close)
 
     def start(self) -> None:
         """Start the server on the data that it has."""
@@ -205,7 +181,7 @@ class Postgres:
                         process.kill()
         return left
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Make the folder, the programs' place, and an empty cluster."""
         self._user = OTHER_USER if os.geteuid() == 0 else ""
         place = None if self._durable else _memory()

@@ -1,9 +1,10 @@
 """One process of a real part: started under a guard, watched through its output, stopped, killed, frozen.
 
-Used by `kafka.py` and `postgres.py`. Everything here blocks; asynchronous callers go through
-`asyncio.to_thread`.
+Used by `kafka.py` and `postgres.py`, which are `Engine`s. Everything here blocks; asynchronous callers go
+through `asyncio.to_thread`.
 """
 
+import asyncio
 import contextlib
 import os
 import random
@@ -12,8 +13,11 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import psutil
 
@@ -195,3 +199,41 @@ class GuardedProcess:
                     pipe.close()
             self._guard.wait(10.0)
             self._guard = None
+
+
+class Engine(ABC):
+    """A real part that runs inside a block: `with`, or `async with`, which does not hold up the loop."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make what it needs before it can start."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it and what it made; also after a start that failed half-way."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.prepare()
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return await asyncio.to_thread(self.__enter__)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.close)

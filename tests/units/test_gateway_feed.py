@@ -322,7 +322,7 @@ async def test_the_second_of_two_gateways_of_one_name_says_and_answers_nothing_u
     clock, log = ManualClock(), await a_log()
     async with a_world(clock=clock) as world:
         first, second = a_heart(world, clock, epoch=7), a_heart(world, clock, epoch=8)
-        answering = asyncio.create_task(second.alone(asyncio.sleep(1000)))
+        answering = asyncio.create_task(second.alone(asyncio.Event().wait()))
         one = asyncio.create_task(first.run(log))
         await next_beat(log, 0)
         two = asyncio.create_task(second.run(log))
@@ -340,7 +340,7 @@ async def test_the_second_of_two_gateways_of_one_name_says_and_answers_nothing_u
         with pytest.raises(ConflictError, match="called 'one'"):
             await answering
         with pytest.raises(ConflictError, match="called 'one'"):
-            await second.alone(asyncio.sleep(1000))
+            await second.alone(asyncio.Event().wait())
         end = (await log.bounds(GATEWAYS))[0].end
         two = asyncio.create_task(second.run(log))  # as a worker tries again: it listens first
         await until_refused()
