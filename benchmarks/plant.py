@@ -20,7 +20,8 @@ from transom.catalog.kinds import shipped
 from transom.client.hub import HubClient
 from transom.model.resources import API_VERSION, JsonObject
 from transom.processes.up_files import Engines
-from transom.runtime.secret_files import ensure_secret, hash_secret
+from transom.runtime.randomness import new_secret
+from transom.runtime.secret_files import ensure_secret, hash_secret, write_private
 from transom.runtime.signing import ensure_signing_key
 
 CATALOG = shipped()
@@ -32,6 +33,7 @@ _HUB = "from transom.processes.hub import run_hub as run"
 _REGION = "from transom.processes.region import run_region as run"
 _GATEWAY = "from transom.processes.gateway import run_gateway as run"
 _READY_SECONDS = 30.0
+_KEYS = {"link_keys": "link-keys", "signing_key": "signing.key"}
 
 
 def free_ports(count: int) -> int:
@@ -113,7 +115,7 @@ class Plant:
     """A hub and regions below `folder`, not started yet.
 
     `hub_settings` and `gateways` are TOML, put into the hub's file and each gateway's; no gateways for None.
-    Stores and logs are files, or in `engines`.
+    Stores and logs are files, or in `engines`, where the hub may have `further_hubs` processes beside it.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class Plant:
         hub_settings: str = "",
         gateways: str | None = None,
         engines: Engines | None = None,
+        further_hubs: int = 0,
     ) -> None:
         self.folder = folder
         self.engines = engines
@@ -134,9 +137,17 @@ class Plant:
         self.regions = {
             name: Part(name, folder / "regions" / name, free_ports(1), _REGION) for name in regions
         }
-        keys = 'link_keys = "link-keys"\nsigning_key = "signing.key"\n'
+        self.hubs = [self.hub]
+        admin_key = new_secret()
+        for number in range(2, 2 + further_hubs):
+            self.hubs.append(Part(f"hub {number}", folder / f"hub-{number}", free_ports(1), _HUB))
+        # Every process of the hub has the same keys; what else is in its folder is its own.
+        keys = "".join(f'{name} = "{self.hub.folder / file}"\n' for name, file in _KEYS.items())
         store = f'store = "{engines.store}"\n' if engines else ""
-        self._write(self.hub, f'data = "data"\n{store}{self._log("hub")}{keys}{settings}', hub_settings)
+        for part in self.hubs:
+            self._write(part, f'data = "data"\n{store}{self._log("hub")}{keys}{settings}', hub_settings)
+            if further_hubs:
+                write_private(part.folder / "data" / "admin.key", admin_key)
         self.gateways: dict[str, Part] = {}
         for name, part in self.regions.items():
             key = ensure_secret(self.hub.folder / "link-keys" / f"{name}.key")
@@ -175,7 +186,7 @@ class Plant:
     @property
     def parts(self) -> list[Part]:
         """Hub, regions and gateways."""
-        return [self.hub, *self.regions.values(), *self.gateways.values()]
+        return [*self.hubs, *self.regions.values(), *self.gateways.values()]
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[HubClient]:
@@ -203,10 +214,10 @@ class Plant:
                 part.kill()
             self.end_workloads()
 
-    def client(self) -> HubClient:
-        """A client with the administrator's key."""
+    def client(self, hub: Part | None = None) -> HubClient:
+        """A client of one process of the hub, the first by default, with the administrator's key."""
         key = (self.hub.folder / "data" / "admin.key").read_text().strip()
-        return HubClient(f"http://127.0.0.1:{self.hub.port}", key)
+        return HubClient(f"http://127.0.0.1:{(hub or self.hub).port}", key)
 
     def workloads(self) -> list[psutil.Process]:
         """The processes that the regions' drivers have started: those that carry our folder's mark."""

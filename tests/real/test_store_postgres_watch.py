@@ -78,7 +78,7 @@ async def test_another_process_is_woken_for_contexts_by_lane(pair: list[Store]) 
 
 async def test_a_new_epoch_is_heard_of(pair: list[Store]) -> None:
     writing, other = pair
-    await writing.begin_epoch()
+    await writing.begin_epoch(writing.epoch)
     await writing.write(put(deployment()))
     await other.changed.above(other.changed.value)
     assert other.epoch == writing.epoch

@@ -283,7 +283,7 @@ async def test_records_are_sealed_for_their_region(tmp_path):
     async with world(tmp_path) as hub:
         eu = hub.gateways["eu"]
         await eu.until_knows(await hub.put(gate("g")))
-        trust = Trust([hub.contexts.signing()["publicKey"]])
+        trust = Trust([hub.contexts.signer.public_text])
         entries = await eu.log.read({TopicPartition(CONTEXTS, 0): 0})
         assert entries
         for entry in entries:

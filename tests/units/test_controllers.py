@@ -1,3 +1,5 @@
+import asyncio
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -9,6 +11,10 @@ from transom.catalog.kinds import shipped
 from transom.hub.changes import Actor, Change, setting_status
 from transom.hub.controllers import ControllerRunner, check_controllers
 from transom.hub.relay import Relay
+from transom.hub.shards import COUNT, Shards
+from transom.hub.store_duties import Lease, take
+from transom.hub.store_engine import put_missing
+from transom.hub.store_schema import duties
 from transom.model.errors import BrokenInvariantError, ConflictError, InvalidError
 from transom.model.kinds import Catalog, Kind
 from transom.model.names import Key
@@ -153,3 +159,60 @@ async def test_a_change_that_stumbles_leaves_those_beside_it_alone(tmp_path):
         outcomes = await store.write_all([put(deployment()), Change(KEY, stumble, put(deployment()).actor)])
         assert outcomes[0] == await store.get(KEY)
         assert isinstance(outcomes[1], BrokenInvariantError)
+
+
+async def test_each_key_is_looked_at_where_its_shard_is(tmp_path):
+    async with open_store(tmp_path) as store:
+        log = await hub_log()
+        names = [f"d{number}" for number in range(20)]
+        await store.write_all([put(deployment(name)) for name in names])
+        keys = [Key("Deployment", "acme", name) for name in names]
+        halves = [Shards(dict.fromkeys(range(at, COUNT, 2))) for at in range(2)]
+        for shards in halves:
+            runner = ControllerRunner(DeploymentController(), store, log, CLOCK, Randomness(1), shards)
+            before = len(await store.all_of("RegionalDeployment"))
+            await runner.look_at(keys)
+            mine = sum(shards.here(key) for key in keys)
+            assert 0 < mine < len(keys)
+            assert len(await store.all_of("RegionalDeployment")) == before + mine * len(REGIONS)
+        assert before + mine * len(REGIONS) == len(keys) * len(REGIONS)
+
+
+async def test_a_shard_that_comes_is_looked_through(tmp_path):
+    async with open_store(tmp_path) as store, workers(CLOCK, Randomness(1)) as group:
+        await store.write(put(deployment()))
+        shards = Shards()
+        runner = ControllerRunner(
+            DeploymentController(), store, await hub_log(), CLOCK, Randomness(1), shards
+        )
+        group.start("c", runner.run)
+        async with contextlib.AsyncExitStack() as stack:
+            for number in range(COUNT):
+                lease = Lease(f"controllers {number}", "a", 1)
+                await store.within(lambda db, lease=lease: _granted(db, lease))
+                await stack.enter_async_context(shards.held(number, lease))
+            await until_regions(store, "shop", len(REGIONS))
+
+
+async def test_what_was_planned_for_a_shard_that_is_lost_is_not_written(tmp_path):
+    clock = ManualClock()
+    async with open_store(tmp_path) as store:
+        lease = Lease("controllers", "a", 1)
+        await store.within(lambda db: _granted(db, lease))
+        shards = Shards(dict.fromkeys(range(COUNT), lease))
+        runner = ControllerRunner(
+            DeploymentController(), store, await hub_log(), clock, Randomness(1), shards
+        )
+        await store.write(put(deployment()))
+        await store.within(lambda db: take(db, lease, None, "b"))
+        looking = asyncio.create_task(runner.look_at([KEY]))
+        while not clock.sleeping:
+            await store.all_of("Tenant")
+        clock.advance(10)
+        assert await looking == {KEY}, "for as long as it thinks that the shard is here"
+        assert not await store.all_of("RegionalDeployment")
+
+
+def _granted(db, lease):
+    """Have the lease be the one that holds."""
+    put_missing(db, duties, [{"name": lease.duty, "holder": lease.holder, "token": lease.token}])

@@ -49,6 +49,11 @@ class Ends:
         assert len(entries) == count
         return entries
 
+    async def carried_now(self) -> int:
+        """How many entries stand in the target."""
+        bounds = [await self.target.bounds(copy) for copy in NAMES.values()]
+        return sum(each.end for topic in bounds for each in topic.values())
+
 
 @pytest.fixture(params=["memory", "sqlite"])
 async def ends(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ends]:
@@ -368,3 +373,15 @@ async def test_killed_anywhere_every_entry_still_arrives_once(seed: int, tmp_pat
     assert [entry.offset for entry in carried if entry.partition == 0] == list(range(40))
     await source.close()
     await target.close()
+
+
+async def test_who_is_not_the_one_any_more_appends_nothing(ends: Ends) -> None:
+    await ends.source.append([message(1)])
+
+    async def refused() -> None:
+        assert (await ends.target.take_fence(LINK)).token == 2, "asked once the fence was taken"
+        raise FencedError("another has taken over")
+
+    with pytest.raises(FencedError, match="another has taken over"):
+        await Mirror(LINK, ends.source, ends.target, NAMES, refused).run()
+    assert not await ends.carried_now()

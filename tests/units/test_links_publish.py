@@ -559,3 +559,17 @@ async def test_a_sweep_that_is_overdue_when_the_hub_is_started_comes_soon(bench:
     async with bench.region(), running(publisher.run()), asyncio.timeout(20):
         while publisher.state.last_sweep <= 1.0:
             await CLOCK.sleep(0.01)  # the publisher's own, a second after its start
+
+
+async def test_who_is_not_the_one_any_more_publishes_nothing(bench: Bench) -> None:
+    bench.source.put("a")
+
+    async def refused() -> None:
+        assert (await bench.log.take_fence("control-eu")).token == 2, "asked once the fence was taken"
+        raise FencedError("another has taken over")
+
+    publisher = bench.publisher()
+    publisher.confirm = refused
+    with pytest.raises(FencedError, match="another has taken over"):
+        await publisher.run()
+    assert all(bounds.end == 0 for bounds in (await bench.log.bounds(TOPIC.name)).values())

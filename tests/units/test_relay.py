@@ -5,6 +5,7 @@ from link_parts import AnswersLost
 
 from hub_parts import CLOCK, deployment, hub_log, open_store, put
 from transom.hub.relay import CHANGES, Relay, check_incarnation
+from transom.hub.store_duties import Lease
 from transom.logs.protocol import TopicPartition
 from transom.model.errors import FencedError, UnreachableError
 from transom.runtime.randomness import Randomness
@@ -117,3 +118,13 @@ async def test_a_store_of_an_epoch_before_that_of_the_log_begins_one_above_it(tm
         assert store.epoch == later + 1
         await check_incarnation(store, log)
         assert store.epoch == later + 1
+
+
+async def test_a_former_holder_that_takes_the_fence_late_appends_nothing(tmp_path):
+    """It stood still between looking at its lease and taking the fence."""
+    async with open_store(tmp_path) as store:
+        log = await hub_log()
+        lost = Relay(store.under(Lease("relay", "a", 1)), log)
+        with pytest.raises(FencedError, match="has taken over 'relay'"):
+            await lost.run()
+        assert (await log.bounds(CHANGES.name))[0].end == 0

@@ -1,4 +1,4 @@
-"""`transom layers`, `regions` and `version`: the hub itself."""
+"""`transom layers`, `regions`, `processes` and `version`: the hub itself."""
 
 import click
 
@@ -41,6 +41,14 @@ def layers_command(output: str, hub: str, key_file: str) -> None:
 def regions_command(output: str, hub: str, key_file: str) -> None:
     """The roads to every region: reachable, records waiting down and up, how old what it knows is."""
     run(_regions(Way(hub, key_file), output))
+
+
+@click.command("processes")
+@output_option("table", "json")
+@hub_options
+def processes_command(output: str, hub: str, key_file: str) -> None:
+    """The processes of the hub: where each is reached, whether it lives, and what it does for all."""
+    run(_processes(Way(hub, key_file), output))
 
 
 @click.command("version")
@@ -100,6 +108,23 @@ def _told(problems: dict[str, str]) -> str:
         else f"{', '.join(names)}: {why.removeprefix(_UNREACHABLE)}"
         for why, names in parts.items()
     )
+
+
+async def _processes(way: Way, output: str) -> None:
+    async with way.connect() as client:
+        items = await client.processes()
+    if output == "json":
+        echo_json(items)
+        return
+    rows = [
+        (
+            item["address"] + (" (answers)" if item["here"] else ""),
+            "yes" if item["alive"] else "no",
+            _joined(item["duties"]),
+        )
+        for item in items
+    ]
+    echo_table(("PROCESS", "ALIVE", "DUTIES"), rows)
 
 
 async def _version(way: Way, output: str) -> None:

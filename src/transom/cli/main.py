@@ -26,6 +26,7 @@ VERBS = {
     "history": ("describe", "Who changed a resource, when, why, and what."),
     "layers": ("inspect", "The kinds, and the floor each stands on."),
     "regions": ("inspect", "The roads to every region: reachable, how far behind, how old what it knows."),
+    "processes": ("inspect", "The hub's own processes, and what each of them does."),
     "keys": ("keys", "Make, list and revoke API keys."),
     "contexts": ("contexts", "What regions are told, and what guards hold back: show, freeze, allow."),
     "version": ("inspect", "Which release this is, and which the hub is."),

@@ -178,6 +178,10 @@ class HubClient:
         """Every kind with its floor: {kind, plural, layer, owner, statusOwner, reads}."""
         return _items(await self._ask("GET", "/hub/layers"))
 
+    async def processes(self) -> list[JsonObject]:
+        """The hub's processes, as the one that answers sees them: whether each is alive, and what it does."""
+        return _items(await self._ask("GET", "/hub/processes"))
+
     async def regions(self) -> list[JsonObject]:
         """The roads to every region, as `hub.roads.RoadsReport` describes them."""
         return _items(await self._ask("GET", "/hub/regions"))

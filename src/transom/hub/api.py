@@ -5,7 +5,7 @@ so that nothing can be found out. Only `/healthz` is open, and says nothing but 
 Next on the data's way: `api_resources` handles resources, `api_paths` and `api_bodies` read requests.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from starlette.applications import Starlette
@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from transom import __version__
 from transom.hub.api_contexts import ContextPages, Contexts
+from transom.hub.api_elsewhere import Elsewhere, Endpoint
 from transom.hub.api_errors import RefusedError, answer, failure, refuse
 from transom.hub.api_paths import PREFIX
 from transom.hub.api_resources import ADMINISTRATOR, Resources
@@ -28,8 +29,6 @@ from transom.runtime.http import AsgiApp, Receive, Scope, Send
 from transom.runtime.secret_files import matches
 from transom.runtime.tasks import WorkerState
 from transom.runtime.telemetry import exposition
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Roads(Protocol):
@@ -48,22 +47,28 @@ def hub_api(
     states: Callable[[], Iterable[WorkerState]],
     clock: Clock,
     contexts: Contexts | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> AsgiApp:
     """The API over `store`, as an ASGI application.
 
     `admin_key_hash` is `hash_secret` of the administrator's key; `states` says what the hub's workers do.
-    Without `contexts` it has no pages for them.
+    Without `contexts` it has no pages for them. `elsewhere` is for a hub of several processes.
     """
     resources = Resources(store, clock)
     pages = _Pages(store.catalog, roads, states)
-    about_contexts = [] if contexts is None else _context_routes(ContextPages(store, contexts, ADMINISTRATOR))
+    there = elsewhere.or_there if elsewhere else _here
+    about_contexts = (
+        [] if contexts is None else _context_routes(ContextPages(store, contexts, ADMINISTRATOR), there)
+    )
+    about_processes = [] if elsewhere is None else [Route("/hub/processes", elsewhere.processes)]
     app = Starlette(
         routes=[
             Route("/healthz", pages.healthz),
             Route("/version", pages.version),
             Route("/metrics", pages.metrics),
             Route("/hub/layers", pages.layers),
-            Route("/hub/regions", pages.regions),
+            Route("/hub/regions", there(pages.regions)),
+            *about_processes,
             *about_contexts,
             *_routes(f"{PREFIX}/namespaces/{{tenant}}/{{plural}}", resources),
             *_routes(f"{PREFIX}/{{plural}}", resources),
@@ -76,10 +81,14 @@ def hub_api(
     return Guarded(app, admin_key_hash)
 
 
-def _context_routes(pages: ContextPages) -> list[Route]:
+def _here(endpoint: Endpoint) -> Endpoint:
+    return endpoint
+
+
+def _context_routes(pages: ContextPages, there: Callable[[Endpoint], Endpoint]) -> list[Route]:
     return [
-        Route("/hub/contexts", pages.describe),
-        Route("/hub/contexts/diff", pages.diff),
+        Route("/hub/contexts", there(pages.describe)),
+        Route("/hub/contexts/diff", there(pages.diff)),
         Route("/hub/contexts/restore", pages.restore, methods=["POST"]),
         Route("/hub/signing", pages.signing),
     ]

@@ -6,7 +6,7 @@ Pure: from the store's events to the items of the API's answer.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from transom.hub.store import Event
+from transom.hub.store_history import Event
 from transom.model.resources import JsonObject
 
 

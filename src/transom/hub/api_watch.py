@@ -18,7 +18,8 @@ import msgspec
 
 from transom.hub.api_errors import status_of
 from transom.hub.api_paths import Matches, Target
-from transom.hub.store import Event, Page, Store
+from transom.hub.store import Page, Store
+from transom.hub.store_history import Event
 from transom.model.errors import ExpiredError, TransomError
 from transom.model.resources import API_VERSION, Resource, to_json
 from transom.runtime.clock import Clock

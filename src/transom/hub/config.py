@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -9,6 +10,7 @@ from transom.hub.store_address import postgres_address
 from transom.logs.opening import own_address
 from transom.model.errors import InvalidError
 from transom.runtime.config import Config
+from transom.runtime.http import is_loopback
 
 
 class ContextsConfig(Config):
@@ -36,17 +38,19 @@ class HubConfig(Config):
 
     Relative paths begin at the file's folder. `trust` is a file of certificates (PEM) that regions' log
     servers are checked against instead of the system's; `tls_cert` and `tls_key` are this server's own, and
-    required for any address but this machine's. `store` is the PostgreSQL database that holds everything
-    declared, `postgresql://user@host:port/database`; without it that is a SQLite file in `data`. Its user's
-    password is in `store_password_file`, and a server that is not this machine must be one that the
-    certificates in `store_trust` (PEM) stand for. `signing_key` is what contexts are signed with, made at the
-    first start and never again. `context_modules` are modules whose list `CONTEXTS` names further kinds of
-    contexts.
+    required for any address but this machine's. `address` is where the hub's other processes reach this one
+    (`https://host:port`), when it is not `host` and `port`. `store` is the PostgreSQL database that holds
+    everything declared, `postgresql://user@host:port/database`; without it that is a SQLite file in `data`.
+    Its user's password is in `store_password_file`, and a server that is not this machine must be one that
+    the certificates in `store_trust` (PEM) stand for. `signing_key` is what contexts are signed with, made at
+    the first start and never again. `context_modules` are modules whose list `CONTEXTS` names further kinds
+    of contexts.
     """
 
     data: Path = Path()
     host: str = "127.0.0.1"
     port: int = Field(default=8480, ge=0, le=65535)
+    address: str = ""
     store_password_file: Path | None = None
     store_trust: Path | None = None  # before `store`, which is checked with it
     store: str = ""
@@ -63,6 +67,16 @@ class HubConfig(Config):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("address")
+    @classmethod
+    def _is_safe(cls, address: str) -> str:
+        parts = urlsplit(address)
+        if address and (parts.scheme not in ("http", "https") or not parts.hostname or parts.path):
+            raise ValueError("expected https://HOST:PORT")
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            raise ValueError("would have keys sent unencrypted to another machine; use https")
+        return address
 
     @field_validator("store")
     @classmethod

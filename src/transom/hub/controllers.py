@@ -13,10 +13,12 @@ from typing import Protocol
 from prometheus_client import Counter
 
 from transom.hub.changes import Change
+from transom.hub.duties import LOOK_SECONDS
 from transom.hub.relay import CHANGES
+from transom.hub.shards import Shards
 from transom.hub.store import Store
 from transom.logs.protocol import Log, TopicPartition
-from transom.model.errors import Advice, InvalidError, OutOfRangeError, Problem, TransomError
+from transom.model.errors import Advice, FencedError, InvalidError, OutOfRangeError, Problem, TransomError
 from transom.model.kinds import Catalog
 from transom.model.names import Key
 from transom.model.resources import Resource
@@ -94,6 +96,7 @@ class ControllerRunner:
     log: Log
     clock: Clock
     randomness: Randomness
+    shards: Shards = field(default_factory=Shards.everything)
     resync_seconds: float = RESYNC_SECONDS
     queue: FairQueue[Key] = field(default_factory=lambda: FairQueue[Key](lambda key: key.namespace))
     _seen: int = 0
@@ -103,6 +106,7 @@ class ControllerRunner:
         self.queue = FairQueue(lambda key: key.namespace)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen())
+            group.create_task(self._follow())
             group.create_task(self._resync())
             group.create_task(self._work())
 
@@ -132,8 +136,15 @@ class ControllerRunner:
         primary = self.controller.wakes(changed)
         if primary is None:
             await self._add_all()
-        else:
+        elif self.shards.here(primary):
             self.queue.add(primary)
+
+    async def _follow(self) -> None:
+        """Look at all that came with a shard."""
+        seen = self.shards.changed.value
+        while True:
+            seen = await self.shards.changed.above(seen)
+            await self._add_all()
 
     async def _resync(self) -> None:
         while True:
@@ -142,7 +153,8 @@ class ControllerRunner:
 
     async def _add_all(self) -> None:
         for resource in await self.store.all_of(self.controller.primary):
-            self.queue.add(resource.key)
+            if self.shards.here(resource.key):
+                self.queue.add(resource.key)
 
     async def _work(self) -> None:
         while True:
@@ -159,11 +171,20 @@ class ControllerRunner:
         A conflict means that somebody else got on: looking again at once sees what they did. What is refused
         for good is said, and looked at again when something changes.
         """
+        # Before anything is read: what is read after a lease was lost is not written.
+        keys = [key for key in keys if self.shards.here(key)]
+        store = self.store.under(*self.shards.leases_of(keys))
         planned = await self.plan(keys)
         changes = [(key, change) for key, changes in planned.items() for change in changes]
         if not changes:
             return set()
-        outcomes = await self.store.write_all([change for _, change in changes])
+        try:
+            outcomes = await store.write_all([change for _, change in changes])
+        except FencedError as error:
+            # Of all that was to be written together: what is still here is looked at again.
+            log_event.info("writes refused", controller=self.controller.name, error=str(error))
+            await self.clock.sleep(LOOK_SECONDS)
+            return set(keys)
         self._seen = self.store.changed.value
         _written.labels(self.controller.name).inc(len(changes))
         again: set[Key] = set()

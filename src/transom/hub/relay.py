@@ -36,12 +36,14 @@ async def check_incarnation(store: Store, log: Log) -> None:
     than what anybody was told before.
     """
     held = await read_position(log, _LINK, SourcePosition)
-    if held is not None and (held.epoch, held.revision) > (store.epoch, store.changed.value):
+    # Behind the position: another process may write and relay meanwhile.
+    epoch, revision = await store.standing()
+    if held is not None and (held.epoch, held.revision) > (epoch, revision):
         log_event.error(
             "the store was restored from an older copy; a new epoch begins",
-            store_revision=store.changed.value,
+            store_revision=revision,
             log_revision=held.revision,
-            store_epoch=store.epoch,
+            store_epoch=epoch,
             log_epoch=held.epoch,
         )
         await store.begin_epoch(held.epoch)
@@ -58,6 +60,7 @@ class Relay:
         """Relay for ever. Raises what store and log raise; `FencedError` when another relay took over."""
         await self.log.create([POSITIONS, CHANGES])
         fence = await self.log.take_fence(_LINK)
+        await self.store.confirm()
         held = await read_position(self.log, _LINK, SourcePosition)
         after = held.revision if held and held.epoch == self.store.epoch else 0
         forgotten = 0

@@ -7,6 +7,7 @@ Next on the data's way: `links.publish` down, `links.mirror` and `archive` up.
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from transom.hub.archive import Archive
 from transom.hub.contexts.roads import ContextRoads
 from transom.hub.contexts.service import RegionContexts
+from transom.hub.duties import keeping_its_fence
 from transom.hub.listening import Hearing, listen
 from transom.hub.rows import DesiredRows
 from transom.hub.silence import Silence
@@ -94,8 +96,11 @@ class Roads:
             clock=self.clock,
             randomness=self.randomness,
             sweep_seconds=self.sweep_seconds,
+            confirm=self.store.confirm,
         )
-        self.mirror = Mirror(f"mirror/{self.region}", self.region_log, self.hub_log, names)
+        self.mirror = Mirror(
+            f"mirror/{self.region}", self.region_log, self.hub_log, names, self.store.confirm
+        )
         self.archive = Archive(self.store, self.hub_log, self.region, self._status_topic)
         self.context_roads = self.contexts and ContextRoads(
             self.contexts,
@@ -118,9 +123,10 @@ class Roads:
     def start(self, workers: Workers) -> None:
         """Start the workers; `stop` ends them."""
         self._workers = workers
+        kept = partial(keeping_its_fence, self.store, clock=self.clock)
         self._tasks = [
-            workers.start(f"publish to {self.region}", self.publisher.run),
-            workers.start(f"mirror from {self.region}", self.mirror.run),
+            workers.start(f"publish to {self.region}", partial(kept, worker=self.publisher.run)),
+            workers.start(f"mirror from {self.region}", partial(kept, worker=self.mirror.run)),
             workers.start(f"archive of {self.region}", self.archive.run),
             workers.start(f"heartbeats of {self.region}", self._listen),
             workers.start(f"silence of {self.region}", self.silence.run),

@@ -1,34 +1,40 @@
-"""A hub, put together: store, log, relay, controllers, roads and API, started and stopped in layer order."""
+"""A hub's process, put together: store, log, its part of the duties, and the API, in layer order.
+
+Several processes share one hub when its store is in PostgreSQL and its log in Kafka: each has the API and
+runs controllers, and each duty is done by one of them (`duties`). Next on the data's way: `works`.
+"""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from transom.hub.api import hub_api
+from transom.hub.api_elsewhere import Elsewhere
 from transom.hub.config import HubConfig
 from transom.hub.contexts.service import Contexts, check_subjects
 from transom.hub.contexts.signer import hub_signer
 from transom.hub.controllers import Controller, ControllerRunner, check_controllers
+from transom.hub.duties import Duties
 from transom.hub.network import RoadNetwork
-from transom.hub.relay import CHANGES, Relay, check_incarnation
+from transom.hub.relay import CHANGES, check_incarnation
+from transom.hub.shards import Shards
 from transom.hub.store import Store
 from transom.hub.store_engine import named_database
+from transom.hub.works import ROADS, ContextsHere, RoadsHere, Works
 from transom.links.positions import POSITIONS
 from transom.logs.opening import LogPlace, open_log
 from transom.logs.protocol import Log
 from transom.logs.sqlite import SqliteLog
 from transom.model.contexts import ContextKinds
 from transom.model.kinds import Catalog
-from transom.runtime.clock import Clock, rfc3339
-from transom.runtime.http import check_free, serve, server_tls
+from transom.runtime.clock import Clock
+from transom.runtime.http import check_free, client_tls, serve, server_tls
 from transom.runtime.processes import folder_held
 from transom.runtime.randomness import Randomness
-from transom.runtime.secret_files import ensure_secret, hash_secret
+from transom.runtime.secret_files import ensure_secret, hash_secret, write_private
 from transom.runtime.tasks import Workers, workers
-
-_STATUS_HISTORY_SECONDS = 86_400.0
-_HISTORY_SECONDS = 30 * 86_400.0
 
 
 @dataclass
@@ -37,10 +43,20 @@ class Hub:
 
     store: Store
     log: Log
-    network: RoadNetwork
-    contexts: Contexts
+    roads: RoadsHere
+    duties: Duties
     controllers: Sequence[ControllerRunner]
     workers: Workers
+
+    @property
+    def network(self) -> RoadNetwork:
+        """The roads. Raises `UnreachableError` while another process has them."""
+        return self.roads.network
+
+    @property
+    def contexts(self) -> Contexts:
+        """The contexts. Raises `UnreachableError` while another process has them."""
+        return self.roads.contexts
 
 
 @contextlib.asynccontextmanager
@@ -60,6 +76,8 @@ async def running_hub(
     check_controllers(catalog, controllers)
     check_subjects(catalog, context_kinds)
     check_free(config.host, config.port)
+    tls = server_tls("configuration of the hub", config.tls_cert, config.tls_key)
+    there = client_tls("configuration of the hub", "trust", config.trust)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(folder_held(config.data, "configuration of the hub"))
         admin_key_hash = hash_secret(ensure_secret(config.data / "admin.key"))
@@ -73,34 +91,55 @@ async def running_hub(
         stack.push_async_callback(log.close)
         await log.create([POSITIONS, CHANGES])
         await check_incarnation(store, log)
-        contexts = await Contexts.open(store, context_kinds, config.contexts, signer, clock)
-        stack.push_async_callback(contexts.close)
         group = await stack.enter_async_context(workers(clock, randomness))
-        network = RoadNetwork(
-            store, log, clock, randomness, config.link_keys, config.sweep_seconds, config.trust, contexts
-        )
-        runners = [ControllerRunner(each, store, log, clock, randomness) for each in controllers]
-        group.start("relay", Relay(store, log).run)
+        shards = Shards()
+        runners = [ControllerRunner(each, store, log, clock, randomness, shards) for each in controllers]
         for runner in runners:
             group.start(runner.controller.name, runner.run)
-        contexts.start(group)
-        group.start("roads", lambda: network.run(group))
-        stack.push_async_callback(network.close)
-        group.start("housekeeping", lambda: _keep_tidy(store, clean, config.clean_seconds, clock, randomness))
+        roads = RoadsHere()
+        contexts = ContextsHere(context_kinds, signer, roads)
+        works = Works(config, store, log, clean, contexts, roads, shards, group, clock, randomness)
+        changes = (await log.topics())[CHANGES.name].topic_id
+        duties = Duties(
+            store, works.by_duty(), group, clock, randomness, *_identity(config.data, randomness), log=changes
+        )
         api = hub_api(
             store,
             admin_key_hash=admin_key_hash,
-            roads=network,
+            roads=roads,
             states=group.states.values,
             clock=clock,
             contexts=contexts,
+            elsewhere=Elsewhere(duties, ROADS, there),
         )
-        tls = server_tls("configuration of the hub", config.tls_cert, config.tls_key)
+        serving = asyncio.Event()
+
+        def begun(port: int) -> None:
+            duties.address = config.address or f"{'https' if tls else 'http'}://{config.host}:{port}"
+            serving.set()
+            if ready is not None:
+                ready(port)
+
         async with asyncio.TaskGroup() as server:
             # Not a supervised worker: a hub that cannot be reached must say so and end.
-            serving = server.create_task(serve(api, config.host, config.port, tls=tls, ready=ready))
-            yield Hub(store, log, network, contexts, runners, group)
-            serving.cancel()
+            served = server.create_task(serve(api, config.host, config.port, tls=tls, ready=begun))
+            await serving.wait()
+            await duties.begin()
+            group.start("duties", duties.run)
+            try:
+                yield Hub(store, log, roads, duties, runners, group)
+            finally:
+                await duties.close()
+            served.cancel()
+
+
+def _identity(data: Path, randomness: Randomness) -> tuple[str, str]:
+    """A name for this process, and that of the one that had the folder before it, which is dead."""
+    file = data / "process.id"
+    predecessor = file.read_text(encoding="utf-8").strip() if file.exists() else ""
+    identity = randomness.uid()
+    write_private(file, identity + "\n")
+    return identity, predecessor
 
 
 async def _own_log(
@@ -116,18 +155,3 @@ async def _own_log(
 
 async def _nothing() -> None:
     pass
-
-
-async def _keep_tidy(
-    store: Store,
-    clean: Callable[[], Awaitable[object]],
-    every_seconds: float,
-    clock: Clock,
-    randomness: Randomness,
-) -> None:
-    """Compact the log and forget old history, again and again."""
-    while True:
-        await clock.sleep(randomness.jitter(every_seconds))
-        await clean()
-        now = clock.wall()
-        await store.prune_history(rfc3339(now - _STATUS_HISTORY_SECONDS), rfc3339(now - _HISTORY_SECONDS))

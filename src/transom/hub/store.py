@@ -6,20 +6,25 @@ Next on the data's way: `relay` carries the outbox to the hub's log, `rows` show
 """
 
 import asyncio
+import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
 import msgspec
-from sqlalchemy import Column, Connection, Executable, Select, case, delete, func, select, tuple_, update
+from sqlalchemy import Column, Connection, Executable, Select, delete, select, tuple_, update
 
+from transom.hub import store_history
 from transom.hub.changes import Change, Held
+from transom.hub.store_duties import Lease, require
 from transom.hub.store_engine import Database, News, engine_of
+from transom.hub.store_history import Event
 from transom.hub.store_levels import StoreLevels
-from transom.hub.store_schema import counter, history, outbox, positions, resources
+from transom.hub.store_schema import counter, outbox, positions, resources
 from transom.hub.store_write import Committed, Job, commit, is_storable
 from transom.logs.protocol import TopicPartition
-from transom.model.errors import ConflictError, ExpiredError, NotFoundError, TransomError
+from transom.model.errors import ConflictError, NotFoundError, TransomError
 from transom.model.kinds import Catalog
 from transom.model.names import Key
 from transom.model.resources import Resource, from_json
@@ -42,18 +47,6 @@ class Page(NamedTuple):
     items: list[Resource]
     revision: int
     more_after: Key | None
-
-
-class Event(msgspec.Struct, frozen=True):
-    """One change as the history has it: "ADDED", "MODIFIED" or "DELETED", by whom, when and why."""
-
-    revision: int
-    event: str
-    role: str
-    who: str
-    why: str
-    at: str
-    resource: Resource
 
 
 class OutboxRow(msgspec.Struct, frozen=True):
@@ -109,6 +102,7 @@ class Store:
             return commit(self._writer_db, jobs, catalog, clock, randomness, self.changed.value)
 
         self._commits = GroupCommit(self._writer, work, _JOBS_A_COMMIT)
+        self.leases: frozenset[Lease] = frozenset()
 
     @classmethod
     async def open(
@@ -142,6 +136,19 @@ class Store:
         self._writer_db.close()
         self._reader_db.close()
 
+    def under(self, *leases: Lease) -> Self:
+        """The same store for whoever holds `leases`: each write is refused with `FencedError`, where it is
+        stored, once another process has taken over one of them.
+        """
+        same = copy.copy(self)
+        same.leases = frozenset(leases)
+        return same
+
+    async def confirm(self) -> None:
+        """Raise `FencedError` unless the leases that this is `under` still hold."""
+        if self.leases:
+            await self.within(lambda _: None)
+
     def changed_for(self, region: str) -> Level:
         """Rises to the revision of each commit that changed what `region` is to have."""
         return self.levels.region(region)
@@ -170,7 +177,8 @@ class Store:
 
         With `reader` and `offsets`, remember in the same transaction how far the hub's log was read.
         """
-        committed = await self._commits.submit(Job(tuple(changes), reader, dict(offsets or {})))
+        job = Job(tuple(changes), reader, dict(offsets or {}), self.leases)
+        committed = await self._commits.submit(job)
         _, since, revision, regions, kinds = committed
         self.levels.committed(News(self.epoch, since, revision, kinds, regions))
         return committed.outcomes
@@ -181,15 +189,28 @@ class Store:
         Whoever moves the counter in it locks it first (`store_counter.locked_revision`), and calls
         `levels.committed` afterwards. `work` may be done twice, see `Transactions.run`.
         """
-        return await self._writer.run(self._writer_db.run, work)
 
-    async def begin_epoch(self, above: int = 0) -> None:
-        """Become a new incarnation: all that is published from now on is newer than all before, also than
-        what was published in the epoch `above`.
+        def checked(db: Connection) -> T:
+            require(db, self.leases)
+            return work(db)
+
+        return await self._writer.run(self._writer_db.run, checked)
+
+    async def begin_epoch(self, above: int) -> None:
+        """Become an incarnation above `above`, unless it is one already: all that is published from now on is
+        newer than all before, also than what was published in the epoch `above`.
         """
-        epoch = max(int(self._clock.wall()), self.epoch + 1, above + 1)
-        await self._execute_write(update(counter).values(epoch=epoch))
-        self.levels.epoch = epoch
+        epoch = max(int(self._clock.wall()), above + 1)
+
+        def work(db: Connection) -> int:
+            db.execute(update(counter).where(counter.c.epoch <= above).values(epoch=epoch))
+            return _counter(db)[0]
+
+        self.levels.epoch = await self.within(work)
+
+    async def standing(self) -> tuple[int, int]:
+        """The epoch and the newest revision as the database has them now."""
+        return await self.read(_counter)
 
     async def forget_outbox(self, upto: int) -> None:
         """Remove outbox rows up to revision `upto`: the log has them."""
@@ -200,18 +221,7 @@ class Store:
 
         A watch that would need what is gone gets `ExpiredError`.
         """
-        old = (history.c.at < all_before) | (history.c.described.is_(False) & (history.c.at < status_before))
-
-        def work(db: Connection) -> None:
-            newest = db.execute(select(func.max(history.c.revision)).where(old)).scalar()
-            if newest is not None:
-                db.execute(delete(history).where(old))
-                # Never back: what an earlier pruning took may be newer than what this one takes.
-                held = counter.c.pruned_revision
-                pruned = case((held > newest, held), else_=newest + 1)
-                db.execute(update(counter).values(pruned_revision=pruned))
-
-        await self.within(work)
+        await self.within(partial(store_history.prune, status_before=status_before, all_before=all_before))
 
     # --- reading ---
 
@@ -266,36 +276,13 @@ class Store:
 
     async def events(self, after: int, most: int, kind: str = "", namespace: str = "") -> list[Event]:
         """Changes after revision `after`, in order. Raises `ExpiredError` when some are forgotten already."""
-
-        def work(db: Connection) -> list[Event]:
-            pruned = db.execute(select(counter.c.pruned_revision)).scalar_one()
-            if after + 1 < pruned:
-                raise ExpiredError(
-                    f"changes before revision {pruned} are forgotten; list again and watch from there"
-                )
-            query = select(history).where(history.c.revision > after)
-            if kind:
-                query = query.where(history.c.kind == kind)
-            if namespace:
-                query = query.where(history.c.namespace == namespace)
-            return _events(db, query.order_by(history.c.revision).limit(most))
-
-        return await self.read(work)
+        return await self.read(
+            partial(store_history.events, after=after, most=most, kind=kind, namespace=namespace)
+        )
 
     async def history_of(self, key: Key, most: int = 100) -> list[Event]:
         """The newest changes of what was declared of one resource, newest first."""
-        query = (
-            select(history)
-            .where(
-                history.c.kind == key.kind,
-                history.c.namespace == key.namespace,
-                history.c.name == key.name,
-                history.c.described,
-            )
-            .order_by(history.c.revision.desc())
-            .limit(most)
-        )
-        return await self.read(lambda db: _events(db, query))
+        return await self.read(partial(store_history.of_one, key=key, most=most))
 
     async def outbox(self, after: int, most: int) -> list[OutboxRow]:
         """Up to `most` outbox rows after revision `after`, in revision order."""
@@ -380,11 +367,3 @@ def _found(db: Connection, column: Column[str], values: Sequence[str]) -> list[R
 
 def _resources(db: Connection, query: Select[Any]) -> list[Resource]:
     return [from_json(body) for body in db.execute(query).scalars()]
-
-
-def _events(db: Connection, query: Select[Any]) -> list[Event]:
-    rows = db.execute(query).mappings()
-    return [
-        Event(r["revision"], r["event"], r["role"], r["who"], r["why"], r["at"], from_json(r["body"]))
-        for r in rows
-    ]

@@ -76,7 +76,11 @@ class Watch(Protocol):
 
 
 class Database(Protocol):
-    """Where a store is. `str` names it for messages, without any secret."""
+    """Where a store is. `str` names it for messages, without any secret. `is_shared`: several processes may
+    use it at once.
+    """
+
+    is_shared: bool
 
     def prepare(self, epoch: int) -> None:
         """Bring it to this release's tables; `epoch` is for a new one. Several processes may do it at once.
@@ -124,6 +128,11 @@ def put(db: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None
     db.execute(_putting(table, db.dialect.name), rows)
 
 
+def put_missing(db: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write whole rows, but for those whose primary key is there already."""
+    db.execute(_dialect(db.dialect.name).insert(table).on_conflict_do_nothing(), rows)
+
+
 def contains(db: Connection, column: Column[bytes], part: bytes) -> ColumnElement[bool]:
     """Whether the bytes in `column` contain `part`."""
     # PostgreSQL's `position(part IN column)` is this function underneath.
@@ -133,8 +142,12 @@ def contains(db: Connection, column: Column[bytes], part: bytes) -> ColumnElemen
 
 @functools.cache
 def _putting(table: Table, dialect: str) -> Executable:
-    insert = (postgresql if dialect == "postgresql" else sqlite).insert(table)
+    insert = _dialect(dialect).insert(table)
     return insert.on_conflict_do_update(
         index_elements=[column.name for column in table.primary_key],
         set_={column.name: insert.excluded[column.name] for column in table.c if not column.primary_key},
     )
+
+
+def _dialect(name: str) -> Any:
+    return postgresql if name == "postgresql" else sqlite

@@ -35,6 +35,8 @@ class PostgresDatabase:
         self._server = PostgresServer(address, password)
         self._address = address
 
+    is_shared = True
+
     def __str__(self) -> str:
         return f"store {self._address}"
 

@@ -15,6 +15,8 @@
   those that have it: "*", or names between commas (",eu,us,"); `leaving` keep it until the others are known
   to have it, `former` had it and must get a delete marker.
 - `context_state`: what the builder of contexts must remember, as JSON by name; see `hub.contexts.state`.
+- `processes`: the hub's processes, and how often each has beaten. `duties`: what one process at a time does,
+  who holds it ("" for nobody), and a token that rises whenever somebody takes it; see `store_duties`.
 """
 
 from sqlalchemy import (
@@ -30,7 +32,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration, so that a start with nothing to migrate need not load the tool for it."""
 
 TEXT = String().with_variant(String(collation="C"), "postgresql")
@@ -137,4 +139,21 @@ context_state = Table(
     metadata,
     Column("name", TEXT, primary_key=True),
     Column("value", LargeBinary, nullable=False),
+)
+
+processes = Table(
+    "processes",
+    metadata,
+    Column("id", TEXT, primary_key=True),
+    Column("address", TEXT, nullable=False),
+    Column("log", TEXT, nullable=False),
+    Column("beat", BigInteger, nullable=False),
+)
+
+duties = Table(
+    "duties",
+    metadata,
+    Column("name", TEXT, primary_key=True),
+    Column("holder", TEXT, nullable=False),
+    Column("token", BigInteger, nullable=False),
 )

@@ -25,6 +25,8 @@ class SqliteDatabase:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    is_shared = False
+
     def __str__(self) -> str:
         return f"store {self.path}"
 

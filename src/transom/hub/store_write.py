@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from transom.hub.changes import Actor, Change, Held, evaluate
 from transom.hub.store_counter import locked_revision
+from transom.hub.store_duties import Lease, fenced, lost
 from transom.hub.store_engine import Transactions, contains, put
 from transom.hub.store_schema import counter, history, outbox, positions, resources
 from transom.logs.protocol import TopicPartition
@@ -43,11 +44,14 @@ _USERS_NAMED_MAX = 3
 
 
 class Job(NamedTuple):
-    """What one caller of `Store.write_all` wants: changes, and how far `reader` has read."""
+    """What one caller of `Store.write_all` wants: changes, and how far `reader` has read; all of it only as
+    long as the caller holds `leases`.
+    """
 
     changes: tuple[Change, ...]
     reader: str
     offsets: dict[TopicPartition, int]
+    leases: frozenset[Lease] = frozenset()
 
 
 class Committed(NamedTuple):
@@ -253,14 +257,17 @@ def commit(
 
     def work(db: Connection) -> list[Committed | Exception]:
         batch = _Batch(db, catalog, randomness, timestamp(clock), known)
-        batch.load(change.key for job in jobs for change in job.changes)
-        outcomes = [[_outcome(batch, change) for change in job.changes] for job in jobs]
+        gone = lost(db, {lease for job in jobs for lease in job.leases})
+        refused = {at: fenced(min(job.leases & gone)) for at, job in enumerate(jobs) if job.leases & gone}
+        allowed = {at: job for at, job in enumerate(jobs) if at not in refused}
+        batch.load(change.key for job in allowed.values() for change in job.changes)
+        outcomes = {at: [_outcome(batch, change) for change in job.changes] for at, job in allowed.items()}
         if batch.accepted:
             _write(db, batch, randomness)
-        _remember(db, jobs)
+        _remember(db, allowed.values())
         step("store.committing")
         came_of = batch.first - 1, batch.revision, batch.regions, batch.kinds
-        return [Committed(outcome, *came_of) for outcome in outcomes]
+        return [refused.get(at) or Committed(outcomes[at], *came_of) for at in range(len(jobs))]
 
     committed = writer.run(work)
     step("store.committed")
@@ -363,7 +370,7 @@ def _outbox_row(change: _Accepted, last: Resource, revision: int, randomness: Ra
     }
 
 
-def _remember(db: Connection, jobs: Sequence[Job]) -> None:
+def _remember(db: Connection, jobs: Iterable[Job]) -> None:
     newest = {(job.reader, at): offset for job in jobs for at, offset in job.offsets.items()}
     rows = [
         {"reader": reader, "topic": at.topic, "partition": at.partition, "next_offset": offset}

@@ -12,7 +12,7 @@ import msgspec
 from prometheus_client import Counter
 
 from transom.links.lanes import Canaries, Lane
-from transom.links.positions import POSITIONS, position_message, read_position
+from transom.links.positions import POSITIONS, Confirm, always, position_message, read_position
 from transom.links.source import Changes
 from transom.logs.partitioner import partition_for
 from transom.logs.protocol import Fence, Headers, Log, Message
@@ -87,6 +87,7 @@ class Carrier:
     lane: Lane
     clock: Clock
     state: PublishState
+    confirm: Confirm = always
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _known: int = 0
     _known_at: float = 0.0
@@ -103,6 +104,7 @@ class Carrier:
         """
         await self.target.create([POSITIONS])
         self._fence, self._epoch = await self.target.take_fence(self.link), epoch
+        await self.confirm()
         held = await read_position(self.target, self.link, SourcePosition)
         self._topic_id = await self._topic_id_now()
         bounds = await self.target.bounds(self.topic)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 from prometheus_client import Counter
 
-from transom.links.positions import POSITIONS, position_message, read_position
+from transom.links.positions import POSITIONS, Confirm, always, position_message, read_position
 from transom.logs.protocol import Entry, Log, Message, TopicPartition
 from transom.model.errors import OutOfRangeError
 from transom.runtime.steps import step
@@ -57,12 +57,14 @@ class Mirror:
     source: Log
     target: Log
     names: Mapping[str, str]
+    confirm: Confirm = always
     state: MirrorState = field(default_factory=MirrorState)
 
     async def run(self) -> None:
         """Mirror for ever. Raises what the logs raise; `FencedError` when another mirror took over."""
         ids = await self._prepare()
         fence = await self.target.take_fence(self.link)
+        await self.confirm()
         held = await read_position(self.target, self.link, MirrorPosition) or MirrorPosition()
         position = held.partitions
         offsets = self.state.offsets = await self._offsets(ids, position)

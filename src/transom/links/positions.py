@@ -4,6 +4,7 @@ One compacted topic holds the newest position of every link, by the link's name.
 where a position and the entries it stands for can change together (exactly once across SIGKILL).
 """
 
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import msgspec
@@ -17,6 +18,15 @@ POSITIONS = Topic(LINK_POSITIONS, compact=True)
 _READ = 5000
 
 P = TypeVar("P")
+
+Confirm = Callable[[], Awaitable[None]]
+"""Raises `FencedError` unless whoever asks is still the one to carry a link. Asked once its fence was taken:
+whoever takes over later takes the fence later, too, so from then on the fence is enough.
+"""
+
+
+async def always() -> None:
+    """The `Confirm` of a link that only one process can carry."""
 
 
 def position_message(link: str, position: msgspec.Struct) -> Message:

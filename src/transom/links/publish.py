@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from transom.links.carrier import Carrier, PublishState, SourcePosition, parts
 from transom.links.lanes import Lane
+from transom.links.positions import Confirm, always
 from transom.links.source import Changes, Source
 from transom.links.sweeping import Sweeper
 from transom.logs.protocol import Log
@@ -61,6 +62,7 @@ class Publisher:
     sweep_seconds: float = SWEEP_SECONDS
     lane: Lane = field(default_factory=Lane)
     beside: Sequence["Publisher"] = ()
+    confirm: Confirm = always
     state: PublishState = field(default_factory=PublishState)
 
     async def run(self) -> None:
@@ -69,7 +71,7 @@ class Publisher:
         Raises what the log raises; `FencedError` when another publisher took over, `RewoundError` when the
         source is an older copy of itself.
         """
-        carrier = Carrier(self.link, self.target, self.topic, self.lane, self.clock, self.state)
+        carrier = Carrier(self.link, self.target, self.topic, self.lane, self.clock, self.state, self.confirm)
         try:
             sweep_now = await self._begin(carrier)
             async with asyncio.TaskGroup() as group:

@@ -7,7 +7,6 @@ Next on the data's way: whoever reads and appends.
 """
 
 import asyncio
-import ssl
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -17,6 +16,7 @@ from transom.logs.protocol import Log
 from transom.logs.remote import RemoteLog
 from transom.model.errors import InvalidError, Problem
 from transom.runtime.clock import Clock
+from transom.runtime.http import client_tls
 from transom.runtime.randomness import Randomness
 from transom.runtime.secret_files import read_secret
 
@@ -76,7 +76,7 @@ async def open_log(place: LogPlace, clock: Clock, randomness: Randomness) -> Log
     """
     check_place(place)
     key = await asyncio.to_thread(read_secret, place.key_file) if place.key_file else ""
-    tls = await asyncio.to_thread(_trusting, place)
+    tls = await asyncio.to_thread(client_tls, f"log {place.url!r}", "log_trust", place.trust)
     if not is_kafka(place.url):
         return RemoteLog(place.url, key, tls=tls)
     try:
@@ -85,13 +85,3 @@ async def open_log(place: LogPlace, clock: Clock, randomness: Randomness) -> Log
         wrong = f"Kafka needs a client ({error}); pip install 'transom[kafka]'"
         raise InvalidError(f"log {place.url!r}", [Problem("", wrong)]) from None
     return KafkaLog(place.url, clock, randomness, password=key, tls=tls)
-
-
-def _trusting(place: LogPlace) -> ssl.SSLContext | None:
-    if place.trust is None:
-        return None
-    try:
-        return ssl.create_default_context(cafile=str(place.trust))
-    except OSError as error:
-        wrong = Problem("log_trust", f"cannot be read as certificates: {error}")
-        raise InvalidError(f"log {place.url!r}", [wrong]) from None

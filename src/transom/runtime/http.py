@@ -61,6 +61,20 @@ def server_tls(what: str, cert: Path | None, key: Path | None) -> ssl.SSLContext
     return context
 
 
+def client_tls(what: str, field: str, trust: Path | None) -> ssl.SSLContext | None:
+    """A client's side of TLS that trusts the certificates in `trust` (PEM) instead of the system's; None when
+    there is no such file.
+
+    Raises `InvalidError` about the `field` of `what` when it cannot be read.
+    """
+    if trust is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=str(trust))
+    except OSError as error:
+        raise InvalidError(what, [Problem(field, f"cannot be read as certificates: {error}")]) from None
+
+
 def check_free(host: str, port: int) -> None:
     """Raises `InvalidError` when `host` and `port` cannot be listened on now.
 

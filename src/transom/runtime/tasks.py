@@ -52,6 +52,16 @@ class Workers:
         task.add_done_callback(self.tasks.discard)
         return task
 
+    @contextlib.asynccontextmanager
+    async def running(self, name: str, worker: Callable[[], Awaitable[None]]) -> AsyncGenerator[None]:
+        """Run `worker` inside the block; it has ended when the block is left."""
+        task = self.start(name, worker)
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
     async def _supervise(self, state: WorkerState, worker: Callable[[], Awaitable[None]]) -> None:
         try:
             await self._keep_running(state, worker)

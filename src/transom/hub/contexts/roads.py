@@ -6,11 +6,13 @@ Next on the data's way: `links.publish`, and the gateway's own table in the regi
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 
 from transom.hub.contexts.row import BULK, FAST
 from transom.hub.contexts.service import RegionContexts
+from transom.hub.duties import keeping_its_fence
 from transom.hub.listening import listen
 from transom.links.lanes import Lane, TokenBucket
 from transom.links.mirror import Mirror
@@ -73,7 +75,9 @@ class ContextRoads:
         self.contexts.published = {FAST: self.fast.state, BULK: self.bulk.state}
         # Apart from the mirror of statuses: a region of an earlier release has no such topic.
         link = f"mirror/{self.contexts.region}/{GATEWAYS}"
-        self.mirror = Mirror(link, self.region_log, self.hub_log, {GATEWAYS: self.topic})
+        self.mirror = Mirror(
+            link, self.region_log, self.hub_log, {GATEWAYS: self.topic}, self.contexts.store.confirm
+        )
 
     def _publisher(self, lane: str, topic: str, rules: Lane) -> Publisher:
         bulk = lane == BULK
@@ -88,6 +92,7 @@ class ContextRoads:
             sweep_seconds=self.sweep_seconds,
             lane=rules,
             beside=[self.fast] if bulk else [],
+            confirm=self.contexts.store.confirm,
         )
 
     async def open(self) -> None:
@@ -97,10 +102,11 @@ class ContextRoads:
     def start(self, workers: Workers) -> list[asyncio.Task[None]]:
         """Start the workers; whoever starts them ends them."""
         region = self.contexts.region
+        kept = partial(keeping_its_fence, self.contexts.store, clock=self.clock)
         return [
-            workers.start(f"contexts to {region}", self.fast.run),
-            workers.start(f"bulk contexts to {region}", self.bulk.run),
-            workers.start(f"mirror of gateways from {region}", self.mirror.run),
+            workers.start(f"contexts to {region}", partial(kept, worker=self.fast.run)),
+            workers.start(f"bulk contexts to {region}", partial(kept, worker=self.bulk.run)),
+            workers.start(f"mirror of gateways from {region}", partial(kept, worker=self.mirror.run)),
             workers.start(f"gateways of {region}", self.listen),
         ]
 

@@ -68,11 +68,13 @@ def _no_holds(region: str) -> str:
 class RegionContexts:
     """What one region's roads need: a source a lane, whether it is frozen, and what its gateways said.
 
-    `published` are the states of the publishers, by lane, for whoever wants to know how far they are; `holds`
-    says in a line what guards hold back for a region.
+    Who publishes does so for as long as the leases of `store` hold. `published` are the states of the
+    publishers, by lane, for whoever wants to know how far they are; `holds` says in a line what guards hold
+    back for a region.
     """
 
     region: str
+    store: Store
     sources: dict[str, ContextRows]
     beats: Beats
     config: ContextsConfig
@@ -142,10 +144,6 @@ class Contexts:
         """The kinds of contexts there are."""
         return self.builder.kinds
 
-    def signing(self) -> JsonObject:
-        """What `GET /hub/signing` says: what regions must trust."""
-        return {"keyId": self.signer.key_id, "publicKey": self.signer.public_text}
-
     def start(self, workers: Workers) -> None:
         """Run the builder and the gate."""
         self._tasks = [
@@ -170,7 +168,9 @@ class Contexts:
                 lane: ContextRows(self.contexts, name, lane, lambda: self.builder.known) for lane in LANES
             }
             beats = Beats(name, self.clock)
-            found = RegionContexts(name, sources, beats, self.config, self.signer, self._heard, self.held)
+            found = RegionContexts(
+                name, self.contexts.store, sources, beats, self.config, self.signer, self._heard, self.held
+            )
             self.regions[name] = found
             self._apply(found)
         return found

@@ -1,0 +1,305 @@
+import asyncio
+import contextlib
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from hub_parts import CLOCK, put, tenant
+from store_places import store_at
+from transom.catalog.kinds import shipped
+from transom.hub import store_duties
+from transom.hub.contexts.store import ContextStore
+from transom.hub.duties import Duties, keeping_its_fence
+from transom.hub.store import Store
+from transom.hub.store_sqlite import SqliteDatabase
+from transom.hub.store_write import Job
+from transom.logs.protocol import TopicPartition
+from transom.model.errors import FencedError, InvalidError, UnreachableError
+from transom.runtime.clock import ManualClock
+from transom.runtime.randomness import Randomness
+from transom.runtime.tasks import workers
+
+pytestmark = pytest.mark.usefixtures("each_engine")
+
+NAMES = [f"duty-{number}" for number in range(7)]
+SILENT = 6
+"""Looks until a process that does not beat is dead to the others."""
+
+
+class SharedFile(SqliteDatabase):
+    """A file that several stores of this process open, as several processes do with PostgreSQL."""
+
+    is_shared = True
+
+
+class Hall:
+    """Processes of one hub: each has a store and duties of its own, and looks when it is told to."""
+
+    def __init__(self, folder: Path, stack: contextlib.AsyncExitStack) -> None:
+        self.folder = folder
+        self.stack = stack
+        self.clock = ManualClock()
+        self.doing: dict[str, set[str]] = {name: set() for name in NAMES}
+        self.done: Counter[str] = Counter()
+
+    async def store(self) -> Store:
+        place = store_at(self.folder / "store.db")
+        where = SharedFile(place) if isinstance(place, Path) else place
+        store = await Store.open(where, shipped(), self.clock, Randomness(7))
+        self.stack.push_async_callback(store.close)
+        return store
+
+    async def process(self, name: str, predecessor: str = "", log: str = "the log") -> Duties:
+        group = await self.stack.enter_async_context(workers(CLOCK, Randomness(1)))
+        store = await self.store()
+        works = {duty: self._work(name, duty) for duty in NAMES}
+        duties = Duties(
+            store, works, group, self.clock, Randomness(2), name, predecessor, log, f"http://{name}"
+        )
+        await duties.begin()
+        return duties
+
+    def _work(self, name, duty):
+        @contextlib.asynccontextmanager
+        async def work(lease):
+            assert (lease.duty, lease.holder) == (duty, name)
+            self.doing[duty].add(name)
+            self.done[duty] += 1
+            try:
+                yield
+            finally:
+                self.doing[duty].discard(name)
+
+        return work
+
+    def shares(self) -> Counter[str]:
+        """How many duties each process does now; every duty is done by exactly one."""
+        assert all(len(names) == 1 for names in self.doing.values()), self.doing
+        return Counter(name for names in self.doing.values() for name in names)
+
+    async def settle(self, *processes: Duties) -> None:
+        for _ in range(3):
+            for each in processes:
+                for began in await each.look():
+                    await began.wait()
+                assert all(len(names) <= 1 for names in self.doing.values()), self.doing
+
+
+@pytest.fixture
+async def hall(tmp_path):
+    async with contextlib.AsyncExitStack() as stack:
+        yield Hall(tmp_path, stack)
+
+
+async def test_alone_it_does_everything_at_once(hall):
+    duties = await hall.process("a")
+    assert hall.shares() == {"a": len(NAMES)}
+    assert all(duties.holds(name) for name in NAMES)
+
+
+async def test_processes_share_evenly_as_they_come_and_go(hall):
+    first = await hall.process("a")
+    second = await hall.process("b")
+    assert hall.shares() == {"a": 7}
+    await hall.settle(first, second)
+    assert hall.shares() == {"a": 4, "b": 3}
+    third = await hall.process("c")
+    await hall.settle(first, second, third)
+    assert hall.shares() == {"a": 3, "b": 3, "c": 1}
+    before = hall.done.total()
+    await hall.settle(first, second, third)
+    assert hall.done.total() == before, "who has its share keeps it"
+    await second.close()
+    await hall.settle(first, third)
+    assert hall.shares() == {"a": 4, "c": 3}
+    assert first.holder("duty-6") in ("http://a", "http://c")
+
+
+async def test_who_does_not_beat_any_more_loses_what_it_did(hall):
+    first, second = await hall.process("a"), await hall.process("b")
+    await hall.settle(first, second)
+    for _ in range(SILENT - 2):  # two of its looks have seen the same beat already
+        await second.look()
+    doing = {duty for duty, names in hall.doing.items() if "b" in names}
+    assert len(doing) == 3
+    for began in await second.look():
+        await began.wait()
+    assert all("b" in names for names in hall.doing.values())
+    assert [each["alive"] for each in second.describe()] == [False, True]
+    # It wakes, and learns it at its first look.
+    await first.look()
+    assert hall.shares() == {"b": 7}
+    await hall.settle(second, first)
+    assert hall.shares() == {"a": 3, "b": 4}
+
+
+async def test_who_stood_still_takes_nothing_from_those_who_beat(hall):
+    first, second = await hall.process("a"), await hall.process("b")
+    await hall.settle(first, second)
+    for _ in range(4 * SILENT):
+        await first.look()
+        await first.look()
+        await second.look()
+        assert hall.shares() == {"a": 4, "b": 3}
+
+
+async def test_a_holder_that_beats_in_time_is_not_robbed(hall):
+    first, second = await hall.process("a"), await hall.process("b")
+    lease = second.roster.leases["duty-0"]
+    beat = second.roster.members["a"].beat
+    await first.look()
+    take = lambda db, last: store_duties.take(db, lease, last, "b")  # noqa: E731
+    assert await second.store.within(lambda db: take(db, beat)) is None
+    assert first.holds("duty-0")
+    taken = await second.store.within(lambda db: take(db, beat + 1))
+    assert taken is not None
+    assert taken.token == lease.token + 1
+    assert await second.store.within(lambda db: take(db, beat + 1)) is None, "it was taken already"
+
+
+async def test_a_restarted_process_takes_its_own_place_at_once(hall):
+    first, second = await hall.process("a"), await hall.process("b")
+    await hall.settle(first, second)
+    # What SIGKILL does.
+    hall.doing = {duty: names - {"a"} for duty, names in hall.doing.items()}
+    again = await hall.process("a2", predecessor="a")
+    assert {duty for duty in NAMES if again.holds(duty)} == {duty for duty in NAMES if first.holds(duty)}
+    assert "a" not in again.roster.members
+
+
+async def test_the_long_dead_are_forgotten(hall):
+    await hall.process("a")
+    second = await hall.process("b")
+    for _ in range(62):
+        await second.look()
+    assert list(second.roster.members) == ["b"]
+    assert second.holder("duty-0") == "http://b"
+
+
+async def test_a_former_holder_writes_nothing(hall):
+    first, second = await hall.process("a"), await hall.store()
+    lease = first.roster.leases["duty-0"]._replace(holder="a", token=1)
+    held = first.store.under(lease)
+    await held.confirm()
+    contexts = ContextStore(held)
+    hall.stack.push_async_callback(contexts.close)
+    await held.write_all([put(tenant("acme"))], reader="r", offsets={TopicPartition("t", 0): 5})
+    await contexts.remember("x", b"1")
+    await second.within(lambda db: store_duties.take(db, lease, None, "b"))
+    before = await second.standing()
+    for attempt in (
+        held.confirm,
+        lambda: held.write(put(tenant("b"))),
+        lambda: held.write_all([], reader="r", offsets={TopicPartition("t", 0): 9}),
+        lambda: contexts.remember("x", b"2"),
+        lambda: contexts.write([], upto=9, unseen=[]),
+        lambda: held.begin_epoch(before[0]),
+        lambda: held.forget_outbox(9),
+    ):
+        with pytest.raises(FencedError, match="has taken over 'duty-0'"):
+            await attempt()
+    assert await second.standing() == before
+    assert await second.positions_of("r") == {TopicPartition("t", 0): 5}
+    assert await contexts.remembered("x") == b"1"
+    assert await first.store.outbox(0, 9)
+
+
+async def test_who_shares_a_commit_with_a_former_holder_is_not_refused(hall):
+    first = await hall.process("a")
+    stale = first.store.under(first.roster.leases["duty-0"]._replace(holder="a", token=0))
+    fresh = first.store.under(first.roster.leases["duty-1"]._replace(holder="a", token=1))
+    jobs = []
+
+    def job(store, name):
+        jobs.append(Job((put(tenant(name)),), "", {}, store.leases))
+
+    job(stale, "one")
+    job(fresh, "two")
+    job(first.store, "three")
+    came_of = first.store._commits._commit(jobs)
+    assert [type(each).__name__ for each in came_of] == ["FencedError", "Committed", "Committed"]
+    assert sorted(each.metadata.name for each in await first.store.all_of("Tenant")) == ["three", "two"]
+
+
+async def test_what_cannot_begin_is_begun_again(tmp_path):
+    async with contextlib.AsyncExitStack() as stack:
+        hall = Hall(tmp_path, stack)
+        tries = []
+
+        @contextlib.asynccontextmanager
+        async def work(_lease):
+            tries.append(1)
+            if len(tries) == 1:
+                raise UnreachableError("away")
+            hall.clock.advance(1)
+            yield
+
+        group = await stack.enter_async_context(workers(CLOCK, Randomness(1)))
+        duties = Duties(await hall.store(), {"it": work}, group, CLOCK, Randomness(2), "a")
+        await duties.begin()
+        while len(tries) < 2:
+            await hall.store()
+        assert duties.holds("it")
+        await duties.close()
+
+
+async def test_a_fence_taken_in_passing_is_taken_back_and_a_rival_is_not_fought(hall):
+    first = await hall.process("a")
+    store = first.store.under(first.roster.leases["duty-0"]._replace(holder="a", token=1))
+    runs = []
+
+    async def worker():
+        runs.append(hall.clock.monotonic())
+        if len(runs) == 2:
+            hall.clock.advance(60)
+        raise FencedError("somebody took it")
+
+    with pytest.raises(FencedError, match="somebody took it"):
+        await keeping_its_fence(store, worker, hall.clock)
+    assert len(runs) == 3, "the second time came a minute after the first, the third at once"
+    await first.store.within(lambda db: store_duties.take(db, next(iter(store.leases)), None, "b"))
+    with pytest.raises(FencedError, match="has taken over"):
+        await keeping_its_fence(store, worker, hall.clock)
+    assert len(runs) == 4
+
+
+async def test_a_lease_is_not_taken_in_the_middle_of_a_write(hall):
+    """Who takes over reads all that the former holder has written; nothing of it comes later."""
+    first, second = await hall.process("a"), await hall.store()
+    lease = first.roster.leases["duty-0"]._replace(holder="a", token=1)
+    order = []
+
+    def take(db):
+        assert store_duties.take(db, lease, None, "b")
+        order.append("taken")
+
+    taker = threading.Thread(target=lambda: second._writer_db.run(take))
+
+    def write(_db):
+        taker.start()
+        taker.join(0.3)  # it has all the time it needs, if nothing holds it
+        order.append("written")
+
+    await first.store.under(lease).within(write)
+    await asyncio.to_thread(taker.join)
+    assert order == ["written", "taken"]
+
+
+async def test_a_process_with_another_log_is_refused_while_the_others_live(hall):
+    first = await hall.process("a")
+    began = asyncio.create_task(hall.process("b", log="another"))
+    while not hall.clock.sleeping:
+        await hall.store()
+    await first.look()
+    hall.clock.advance(10)
+    with pytest.raises(InvalidError, match="log: is not the one of the hub's process at http://a"):
+        await began
+    assert hall.shares() == {"a": 7}
+    # The others are gone: their log may have moved.
+    began = asyncio.create_task(hall.process("b", log="another"))
+    while not began.done():
+        hall.clock.advance(1)
+        await first.store.standing()
+    assert (await began).roster.members["b"].log == "another"
