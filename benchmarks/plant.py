@@ -55,7 +55,7 @@ class Part:
         self.name = name
         self.folder = folder
         self.port = port
-        self._entry = entry
+        self.entry = entry
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -66,7 +66,7 @@ class Part:
     def start(self, die_at: str = "", freeze_at: str = "") -> None:
         """Start it; `die_at` ("store.committed:3") has it kill itself there, `freeze_at` stop there."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        program = f"{self._entry}\nimport sys, uvloop, pathlib\nuvloop.run(run(pathlib.Path(sys.argv[1])))"
+        program = f"{self.entry}\nimport sys, uvloop, pathlib\nuvloop.run(run(pathlib.Path(sys.argv[1])))"
         environment = {**os.environ, "TRANSOM_DIE_AT": die_at, "TRANSOM_FREEZE_AT": freeze_at}
         with (self.folder / "output.log").open("ab") as output:
             self.process = subprocess.Popen(
@@ -139,6 +139,8 @@ class Plant:
         }
         self.hubs = [self.hub]
         admin_key = new_secret()
+        if further_hubs:
+            ensure_signing_key(self.hub.folder / "signing.key")
         for number in range(2, 2 + further_hubs):
             self.hubs.append(Part(f"hub {number}", folder / f"hub-{number}", free_ports(1), _HUB))
         # Every process of the hub has the same keys; what else is in its folder is its own.

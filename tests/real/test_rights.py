@@ -15,8 +15,10 @@ from transom.links.positions import POSITIONS
 from transom.logs.kafka import KafkaLog
 from transom.logs.protocol import Message, Topic, TopicPartition
 from transom.model.errors import ForbiddenError
+from transom.region.registry import PROCESSES, LogRegistry, fence_of
 from transom.region.topics import GATEWAY_RIGHTS, LINK_RIGHTS, TOPICS
 from transom.runtime.clock import SystemClock
+from transom.runtime.duties import Member
 from transom.runtime.randomness import Randomness
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "engines.md"
@@ -85,6 +87,11 @@ async def test_what_the_page_says_is_enough_and_no_more(strict_brokers: Brokers)
             many = [Message("status", b"%d" % number, bytes(900_000)) for number in range(3)]
             await region.append(many)  # a transaction: more than a batch holds
             await read_from(region, [topic.name for topic in TOPICS])
+            registry = LogRegistry(region)
+            seen = (await registry.beat("one", Member("", "", 1), ["zone/a"])).leases["zone/a"]
+            lease = await registry.take(seen, None, "one")
+            assert lease is not None
+            await region.append(many[:1], fence=fence_of(lease))
             await refused(region, ["desired", "contexts", "contexts-bulk", "sweeps"])
         async with log_of(brokers, "link") as link:
             await link.create([POSITIONS])
@@ -93,7 +100,9 @@ async def test_what_the_page_says_is_enough_and_no_more(strict_brokers: Brokers)
             await link.append(batch, fence=fence)
             await append_to(link, sorted(LINK_RIGHTS.append))
             await read_from(link, sorted(LINK_RIGHTS.read))
-            await refused(link, own)
+            await refused(link, [*own, PROCESSES.name])
+            with pytest.raises(ForbiddenError):
+                await link.take_fence(fence_of(lease).name)
         async with log_of(brokers, "gateway") as gateway:
             await append_to(gateway, sorted(GATEWAY_RIGHTS.append))
             await read_from(gateway, sorted(GATEWAY_RIGHTS.read))

@@ -12,13 +12,14 @@ from transom.hub.changes import Actor, Change, setting_status
 from transom.hub.controllers import ControllerRunner, check_controllers
 from transom.hub.relay import Relay
 from transom.hub.shards import COUNT, Shards
-from transom.hub.store_duties import Lease, take
+from transom.hub.store_duties import take
 from transom.hub.store_engine import put_missing
 from transom.hub.store_schema import duties
 from transom.model.errors import BrokenInvariantError, ConflictError, InvalidError
 from transom.model.kinds import Catalog, Kind
 from transom.model.names import Key
 from transom.runtime.clock import ManualClock
+from transom.runtime.duties import Lease
 from transom.runtime.randomness import Randomness
 from transom.runtime.tasks import workers
 

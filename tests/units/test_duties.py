@@ -7,17 +7,21 @@ from pathlib import Path
 import pytest
 
 from hub_parts import CLOCK, put, tenant
+from kafka_logs import emptied_log
 from store_places import store_at
 from transom.catalog.kinds import shipped
 from transom.hub import store_duties
 from transom.hub.contexts.store import ContextStore
-from transom.hub.duties import Duties, keeping_its_fence
+from transom.hub.duties import StoreRegistry, check_one_log, keeping_its_fence
 from transom.hub.store import Store
 from transom.hub.store_sqlite import SqliteDatabase
 from transom.hub.store_write import Job
-from transom.logs.protocol import TopicPartition
+from transom.logs.memory import MemoryLog
+from transom.logs.protocol import Log, TopicPartition
 from transom.model.errors import FencedError, InvalidError, UnreachableError
+from transom.region.registry import LogRegistry
 from transom.runtime.clock import ManualClock
+from transom.runtime.duties import Duties, Registry
 from transom.runtime.randomness import Randomness
 from transom.runtime.tasks import workers
 
@@ -37,12 +41,14 @@ class SharedFile(SqliteDatabase):
 class Hall:
     """Processes of one hub: each has a store and duties of its own, and looks when it is told to."""
 
-    def __init__(self, folder: Path, stack: contextlib.AsyncExitStack) -> None:
+    def __init__(self, folder: Path, stack: contextlib.AsyncExitStack, log: Log | None = None) -> None:
         self.folder = folder
+        self.log = log
         self.stack = stack
         self.clock = ManualClock()
         self.doing: dict[str, set[str]] = {name: set() for name in NAMES}
         self.done: Counter[str] = Counter()
+        self.stores: dict[str, Store] = {}
 
     async def store(self) -> Store:
         place = store_at(self.folder / "store.db")
@@ -53,12 +59,16 @@ class Hall:
 
     async def process(self, name: str, predecessor: str = "", log: str = "the log") -> Duties:
         group = await self.stack.enter_async_context(workers(CLOCK, Randomness(1)))
-        store = await self.store()
         works = {duty: self._work(name, duty) for duty in NAMES}
-        duties = Duties(
-            store, works, group, self.clock, Randomness(2), name, predecessor, log, f"http://{name}"
-        )
-        await duties.begin()
+        registry: Registry
+        if self.log is None:
+            self.stores[name] = store = await self.store()
+            registry = StoreRegistry(store)
+            await check_one_log(registry, log, predecessor, self.clock)
+        else:
+            registry = LogRegistry(self.log)
+        duties = Duties(registry, group, self.clock, Randomness(2), name, predecessor, log, f"http://{name}")
+        await duties.begin(works)
         return duties
 
     def _work(self, name, duty):
@@ -89,60 +99,73 @@ class Hall:
 
 @pytest.fixture
 async def hall(tmp_path):
+    """Processes that share a store."""
     async with contextlib.AsyncExitStack() as stack:
         yield Hall(tmp_path, stack)
 
 
-async def test_alone_it_does_everything_at_once(hall):
-    duties = await hall.process("a")
-    assert hall.shares() == {"a": len(NAMES)}
+@pytest.fixture(params=["store", "log"])
+async def any_hall(request, each_engine, tmp_path):
+    """Processes that share a store, or a log."""
+    async with contextlib.AsyncExitStack() as stack:
+        log = None
+        if request.param == "log" and each_engine == "real":
+            log = await stack.enter_async_context(emptied_log(request.getfixturevalue("brokers")))
+        elif request.param == "log":
+            log = MemoryLog(CLOCK)
+        yield Hall(tmp_path, stack, log)
+
+
+async def test_alone_it_does_everything_at_once(any_hall):
+    duties = await any_hall.process("a")
+    assert any_hall.shares() == {"a": len(NAMES)}
     assert all(duties.holds(name) for name in NAMES)
 
 
-async def test_processes_share_evenly_as_they_come_and_go(hall):
-    first = await hall.process("a")
-    second = await hall.process("b")
-    assert hall.shares() == {"a": 7}
-    await hall.settle(first, second)
-    assert hall.shares() == {"a": 4, "b": 3}
-    third = await hall.process("c")
-    await hall.settle(first, second, third)
-    assert hall.shares() == {"a": 3, "b": 3, "c": 1}
-    before = hall.done.total()
-    await hall.settle(first, second, third)
-    assert hall.done.total() == before, "who has its share keeps it"
+async def test_processes_share_evenly_as_they_come_and_go(any_hall):
+    first = await any_hall.process("a")
+    second = await any_hall.process("b")
+    assert any_hall.shares() == {"a": 7}
+    await any_hall.settle(first, second)
+    assert any_hall.shares() == {"a": 4, "b": 3}
+    third = await any_hall.process("c")
+    await any_hall.settle(first, second, third)
+    assert any_hall.shares() == {"a": 3, "b": 3, "c": 1}
+    before = any_hall.done.total()
+    await any_hall.settle(first, second, third)
+    assert any_hall.done.total() == before, "who has its share keeps it"
     await second.close()
-    await hall.settle(first, third)
-    assert hall.shares() == {"a": 4, "c": 3}
-    assert first.holder("duty-6") in ("http://a", "http://c")
+    await any_hall.settle(first, third)
+    assert any_hall.shares() == {"a": 4, "c": 3}
+    assert first.roster.leases["duty-6"].holder in ("a", "c")
 
 
-async def test_who_does_not_beat_any_more_loses_what_it_did(hall):
-    first, second = await hall.process("a"), await hall.process("b")
-    await hall.settle(first, second)
+async def test_who_does_not_beat_any_more_loses_what_it_did(any_hall):
+    first, second = await any_hall.process("a"), await any_hall.process("b")
+    await any_hall.settle(first, second)
     for _ in range(SILENT - 2):  # two of its looks have seen the same beat already
         await second.look()
-    doing = {duty for duty, names in hall.doing.items() if "b" in names}
+    doing = {duty for duty, names in any_hall.doing.items() if "b" in names}
     assert len(doing) == 3
     for began in await second.look():
         await began.wait()
-    assert all("b" in names for names in hall.doing.values())
+    assert all("b" in names for names in any_hall.doing.values())
     assert [each["alive"] for each in second.describe()] == [False, True]
     # It wakes, and learns it at its first look.
     await first.look()
-    assert hall.shares() == {"b": 7}
-    await hall.settle(second, first)
-    assert hall.shares() == {"a": 3, "b": 4}
+    assert any_hall.shares() == {"b": 7}
+    await any_hall.settle(second, first)
+    assert any_hall.shares() == {"a": 3, "b": 4}
 
 
-async def test_who_stood_still_takes_nothing_from_those_who_beat(hall):
-    first, second = await hall.process("a"), await hall.process("b")
-    await hall.settle(first, second)
+async def test_who_stood_still_takes_nothing_from_those_who_beat(any_hall):
+    first, second = await any_hall.process("a"), await any_hall.process("b")
+    await any_hall.settle(first, second)
     for _ in range(4 * SILENT):
         await first.look()
         await first.look()
         await second.look()
-        assert hall.shares() == {"a": 4, "b": 3}
+        assert any_hall.shares() == {"a": 4, "b": 3}
 
 
 async def test_a_holder_that_beats_in_time_is_not_robbed(hall):
@@ -151,37 +174,36 @@ async def test_a_holder_that_beats_in_time_is_not_robbed(hall):
     beat = second.roster.members["a"].beat
     await first.look()
     take = lambda db, last: store_duties.take(db, lease, last, "b")  # noqa: E731
-    assert await second.store.within(lambda db: take(db, beat)) is None
+    assert await hall.stores["b"].within(lambda db: take(db, beat)) is None
     assert first.holds("duty-0")
-    taken = await second.store.within(lambda db: take(db, beat + 1))
+    taken = await hall.stores["b"].within(lambda db: take(db, beat + 1))
     assert taken is not None
     assert taken.token == lease.token + 1
-    assert await second.store.within(lambda db: take(db, beat + 1)) is None, "it was taken already"
+    assert await hall.stores["b"].within(lambda db: take(db, beat + 1)) is None, "it was taken already"
 
 
-async def test_a_restarted_process_takes_its_own_place_at_once(hall):
-    first, second = await hall.process("a"), await hall.process("b")
-    await hall.settle(first, second)
+async def test_a_restarted_process_takes_its_own_place_at_once(any_hall):
+    first, second = await any_hall.process("a"), await any_hall.process("b")
+    await any_hall.settle(first, second)
     # What SIGKILL does.
-    hall.doing = {duty: names - {"a"} for duty, names in hall.doing.items()}
-    again = await hall.process("a2", predecessor="a")
+    any_hall.doing = {duty: names - {"a"} for duty, names in any_hall.doing.items()}
+    again = await any_hall.process("a2", predecessor="a")
     assert {duty for duty in NAMES if again.holds(duty)} == {duty for duty in NAMES if first.holds(duty)}
     assert "a" not in again.roster.members
 
 
-async def test_the_long_dead_are_forgotten(hall):
-    await hall.process("a")
-    second = await hall.process("b")
+async def test_the_long_dead_are_forgotten(any_hall):
+    await any_hall.process("a")
+    second = await any_hall.process("b")
     for _ in range(62):
         await second.look()
     assert list(second.roster.members) == ["b"]
-    assert second.holder("duty-0") == "http://b"
 
 
 async def test_a_former_holder_writes_nothing(hall):
     first, second = await hall.process("a"), await hall.store()
     lease = first.roster.leases["duty-0"]._replace(holder="a", token=1)
-    held = first.store.under(lease)
+    held = hall.stores["a"].under(lease)
     await held.confirm()
     contexts = ContextStore(held)
     hall.stack.push_async_callback(contexts.close)
@@ -203,13 +225,13 @@ async def test_a_former_holder_writes_nothing(hall):
     assert await second.standing() == before
     assert await second.positions_of("r") == {TopicPartition("t", 0): 5}
     assert await contexts.remembered("x") == b"1"
-    assert await first.store.outbox(0, 9)
+    assert await hall.stores["a"].outbox(0, 9)
 
 
 async def test_who_shares_a_commit_with_a_former_holder_is_not_refused(hall):
     first = await hall.process("a")
-    stale = first.store.under(first.roster.leases["duty-0"]._replace(holder="a", token=0))
-    fresh = first.store.under(first.roster.leases["duty-1"]._replace(holder="a", token=1))
+    stale = hall.stores["a"].under(first.roster.leases["duty-0"]._replace(holder="a", token=0))
+    fresh = hall.stores["a"].under(first.roster.leases["duty-1"]._replace(holder="a", token=1))
     jobs = []
 
     def job(store, name):
@@ -217,10 +239,10 @@ async def test_who_shares_a_commit_with_a_former_holder_is_not_refused(hall):
 
     job(stale, "one")
     job(fresh, "two")
-    job(first.store, "three")
-    came_of = first.store._commits._commit(jobs)
+    job(hall.stores["a"], "three")
+    came_of = hall.stores["a"]._commits._commit(jobs)
     assert [type(each).__name__ for each in came_of] == ["FencedError", "Committed", "Committed"]
-    assert sorted(each.metadata.name for each in await first.store.all_of("Tenant")) == ["three", "two"]
+    assert sorted(each.metadata.name for each in await hall.stores["a"].all_of("Tenant")) == ["three", "two"]
 
 
 async def test_what_cannot_begin_is_begun_again(tmp_path):
@@ -237,8 +259,8 @@ async def test_what_cannot_begin_is_begun_again(tmp_path):
             yield
 
         group = await stack.enter_async_context(workers(CLOCK, Randomness(1)))
-        duties = Duties(await hall.store(), {"it": work}, group, CLOCK, Randomness(2), "a")
-        await duties.begin()
+        duties = Duties(StoreRegistry(await hall.store()), group, CLOCK, Randomness(2), "a")
+        await duties.begin({"it": work})
         while len(tries) < 2:
             await hall.store()
         assert duties.holds("it")
@@ -247,7 +269,7 @@ async def test_what_cannot_begin_is_begun_again(tmp_path):
 
 async def test_a_fence_taken_in_passing_is_taken_back_and_a_rival_is_not_fought(hall):
     first = await hall.process("a")
-    store = first.store.under(first.roster.leases["duty-0"]._replace(holder="a", token=1))
+    store = hall.stores["a"].under(first.roster.leases["duty-0"]._replace(holder="a", token=1))
     runs = []
 
     async def worker():
@@ -259,7 +281,7 @@ async def test_a_fence_taken_in_passing_is_taken_back_and_a_rival_is_not_fought(
     with pytest.raises(FencedError, match="somebody took it"):
         await keeping_its_fence(store, worker, hall.clock)
     assert len(runs) == 3, "the second time came a minute after the first, the third at once"
-    await first.store.within(lambda db: store_duties.take(db, next(iter(store.leases)), None, "b"))
+    await hall.stores["a"].within(lambda db: store_duties.take(db, next(iter(store.leases)), None, "b"))
     with pytest.raises(FencedError, match="has taken over"):
         await keeping_its_fence(store, worker, hall.clock)
     assert len(runs) == 4
@@ -282,7 +304,7 @@ async def test_a_lease_is_not_taken_in_the_middle_of_a_write(hall):
         taker.join(0.3)  # it has all the time it needs, if nothing holds it
         order.append("written")
 
-    await first.store.under(lease).within(write)
+    await hall.stores["a"].under(lease).within(write)
     await asyncio.to_thread(taker.join)
     assert order == ["written", "taken"]
 
@@ -301,5 +323,5 @@ async def test_a_process_with_another_log_is_refused_while_the_others_live(hall)
     began = asyncio.create_task(hall.process("b", log="another"))
     while not began.done():
         hall.clock.advance(1)
-        await first.store.standing()
+        await hall.stores["a"].standing()
     assert (await began).roster.members["b"].log == "another"

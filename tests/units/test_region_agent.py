@@ -209,7 +209,7 @@ async def made(log: MemoryLog) -> MemoryLog:
     return log
 
 
-async def refuse(*_: object) -> None:
+async def refuse(*_: object, **__: object) -> None:
     raise UnreachableError("the log is away")
 
 

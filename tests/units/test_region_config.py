@@ -6,7 +6,7 @@ import pytest
 
 from transom.model.errors import InvalidError
 from transom.region.config import RegionConfig, ZoneConfig
-from transom.region.service import workloads
+from transom.region.works import workloads
 from transom.runtime.config import load
 from transom.runtime.http import server_tls
 
@@ -24,7 +24,7 @@ def test_what_is_not_said_has_a_default_and_paths_begin_beside_the_file(tmp_path
     assert config.zones == [ZoneConfig(name="a", driver="process")]
     assert (config.environment, config.host, config.heartbeat_seconds) == ("production", "127.0.0.1", 2.0)
     assert config.data == tmp_path / "data"
-    assert workloads(config.data) == tmp_path / "data" / "workloads"
+    assert workloads(config) == tmp_path / "data" / "workloads"
 
 
 def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:

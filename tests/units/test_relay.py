@@ -5,9 +5,9 @@ from link_parts import AnswersLost
 
 from hub_parts import CLOCK, deployment, hub_log, open_store, put
 from transom.hub.relay import CHANGES, Relay, check_incarnation
-from transom.hub.store_duties import Lease
 from transom.logs.protocol import TopicPartition
 from transom.model.errors import FencedError, UnreachableError
+from transom.runtime.duties import Lease
 from transom.runtime.randomness import Randomness
 from transom.runtime.tasks import workers
 

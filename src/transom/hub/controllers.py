@@ -13,7 +13,6 @@ from typing import Protocol
 from prometheus_client import Counter
 
 from transom.hub.changes import Change
-from transom.hub.duties import LOOK_SECONDS
 from transom.hub.relay import CHANGES
 from transom.hub.shards import Shards
 from transom.hub.store import Store
@@ -23,6 +22,7 @@ from transom.model.kinds import Catalog
 from transom.model.names import Key
 from transom.model.resources import Resource
 from transom.runtime.clock import Clock, timestamp
+from transom.runtime.duties import LOOK_SECONDS
 from transom.runtime.queues import FairQueue
 from transom.runtime.randomness import Randomness
 from transom.runtime.telemetry import get_logger, metrics

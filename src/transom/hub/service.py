@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from transom.hub.api import hub_api
 from transom.hub.api_elsewhere import Elsewhere
@@ -16,7 +15,7 @@ from transom.hub.config import HubConfig
 from transom.hub.contexts.service import Contexts, check_subjects
 from transom.hub.contexts.signer import hub_signer
 from transom.hub.controllers import Controller, ControllerRunner, check_controllers
-from transom.hub.duties import Duties
+from transom.hub.duties import StoreRegistry, check_one_log
 from transom.hub.network import RoadNetwork
 from transom.hub.relay import CHANGES, check_incarnation
 from transom.hub.shards import Shards
@@ -30,10 +29,11 @@ from transom.logs.sqlite import SqliteLog
 from transom.model.contexts import ContextKinds
 from transom.model.kinds import Catalog
 from transom.runtime.clock import Clock
+from transom.runtime.duties import Alone, Duties, identity_in
 from transom.runtime.http import check_free, client_tls, serve, server_tls
 from transom.runtime.processes import folder_held
 from transom.runtime.randomness import Randomness
-from transom.runtime.secret_files import ensure_secret, hash_secret, write_private
+from transom.runtime.secret_files import ensure_secret, hash_secret
 from transom.runtime.tasks import Workers, workers
 
 
@@ -100,9 +100,11 @@ async def running_hub(
         contexts = ContextsHere(context_kinds, signer, roads)
         works = Works(config, store, log, clean, contexts, roads, shards, group, clock, randomness)
         changes = (await log.topics())[CHANGES.name].topic_id
-        duties = Duties(
-            store, works.by_duty(), group, clock, randomness, *_identity(config.data, randomness), log=changes
-        )
+        identity, predecessor = identity_in(config.data, randomness)
+        registry = StoreRegistry(store) if database.is_shared else Alone()
+        if isinstance(registry, StoreRegistry):
+            await check_one_log(registry, changes, predecessor, clock)
+        duties = Duties(registry, group, clock, randomness, identity, predecessor, log=changes)
         api = hub_api(
             store,
             admin_key_hash=admin_key_hash,
@@ -124,22 +126,13 @@ async def running_hub(
             # Not a supervised worker: a hub that cannot be reached must say so and end.
             served = server.create_task(serve(api, config.host, config.port, tls=tls, ready=begun))
             await serving.wait()
-            await duties.begin()
+            await duties.begin(works.by_duty())
             group.start("duties", duties.run)
             try:
                 yield Hub(store, log, roads, duties, runners, group)
             finally:
                 await duties.close()
             served.cancel()
-
-
-def _identity(data: Path, randomness: Randomness) -> tuple[str, str]:
-    """A name for this process, and that of the one that had the folder before it, which is dead."""
-    file = data / "process.id"
-    predecessor = file.read_text(encoding="utf-8").strip() if file.exists() else ""
-    identity = randomness.uid()
-    write_private(file, identity + "\n")
-    return identity, predecessor
 
 
 async def _own_log(

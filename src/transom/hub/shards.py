@@ -8,9 +8,9 @@ import contextlib
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Self
 
-from transom.hub.store_duties import Lease
 from transom.logs.partitioner import partition_for
 from transom.model.names import Key
+from transom.runtime.duties import Lease
 from transom.runtime.signals import Level
 
 COUNT = 8
@@ -38,7 +38,7 @@ class Shards:
         return {lease for key in keys if (lease := self._leases.get(_shard(key))) is not None}
 
     @contextlib.asynccontextmanager
-    async def held(self, number: int, lease: Lease) -> AsyncGenerator[None]:
+    async def held(self, number: int, lease: Lease | None) -> AsyncGenerator[None]:
         """Have the shard here inside the block."""
         self._leases[number] = lease
         self.changed.rise()

@@ -17,7 +17,7 @@ from sqlalchemy import Column, Connection, Executable, Select, delete, select, t
 
 from transom.hub import store_history
 from transom.hub.changes import Change, Held
-from transom.hub.store_duties import Lease, require
+from transom.hub.store_duties import require
 from transom.hub.store_engine import Database, News, engine_of
 from transom.hub.store_history import Event
 from transom.hub.store_levels import StoreLevels
@@ -29,6 +29,7 @@ from transom.model.kinds import Catalog
 from transom.model.names import Key
 from transom.model.resources import Resource, from_json
 from transom.runtime.clock import Clock
+from transom.runtime.duties import Lease
 from transom.runtime.group_commit import GroupCommit
 from transom.runtime.randomness import Randomness
 from transom.runtime.signals import Level

@@ -3,43 +3,17 @@
 A duty is held by a process under a token, which rises with every hand-over. What is written for a duty is
 checked against that token in the same transaction (`require`), so a former holder that wakes after a
 take-over changes nothing, however long it slept (invariant 8). A process shows that it lives by its beats;
-whether they stopped is for the others to see (`hub.duties`), by their own clocks.
-Source: leases with fencing tokens (Gray and Cheriton, 1989; Kleppmann, "How to do distributed locking").
+whether they stopped is for the others to see (`runtime.duties`), by their own clocks.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import Connection, delete, exists, select, update
 
 from transom.hub.store_engine import put, put_missing
 from transom.hub.store_schema import duties, processes
 from transom.model.errors import FencedError
-
-
-class Lease(NamedTuple):
-    """The right of the process `holder` to do `duty`, for as long as nobody has taken it since."""
-
-    duty: str
-    holder: str
-    token: int
-
-
-class Member(NamedTuple):
-    """A process of the hub: where the others reach it, which log it has (the id of its topic of changes), and
-    how often it has beaten.
-    """
-
-    address: str
-    log: str
-    beat: int
-
-
-class Roster(NamedTuple):
-    """The processes by id, and the newest lease of each duty by name (`holder` "": nobody has it)."""
-
-    members: Mapping[str, Member]
-    leases: Mapping[str, Lease]
+from transom.runtime.duties import Lease, Member, Roster
 
 
 def roster(db: Connection) -> Roster:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from transom.hub.changes import Actor, Change, Held, evaluate
 from transom.hub.store_counter import locked_revision
-from transom.hub.store_duties import Lease, fenced, lost
+from transom.hub.store_duties import fenced, lost
 from transom.hub.store_engine import Transactions, contains, put
 from transom.hub.store_schema import counter, history, outbox, positions, resources
 from transom.logs.protocol import TopicPartition
@@ -33,6 +33,7 @@ from transom.model.kinds import Catalog, Kind
 from transom.model.names import Key
 from transom.model.resources import Resource, from_json, to_json
 from transom.runtime.clock import Clock, timestamp
+from transom.runtime.duties import Lease
 from transom.runtime.randomness import Randomness
 from transom.runtime.steps import step
 from transom.runtime.telemetry import get_logger

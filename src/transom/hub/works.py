@@ -13,17 +13,17 @@ from typing import NamedTuple
 
 from transom.hub.config import HubConfig
 from transom.hub.contexts.service import Contexts
-from transom.hub.duties import Work, keeping_its_fence
+from transom.hub.duties import keeping_its_fence
 from transom.hub.network import RoadNetwork
 from transom.hub.relay import Relay
 from transom.hub.shards import COUNT, Shards
 from transom.hub.store import Store
-from transom.hub.store_duties import Lease
 from transom.logs.protocol import Log
 from transom.model.contexts import ContextKinds
 from transom.model.errors import UnreachableError
 from transom.model.resources import JsonObject
 from transom.runtime.clock import Clock, rfc3339
+from transom.runtime.duties import Lease, Work
 from transom.runtime.randomness import Randomness
 from transom.runtime.signing import Signer
 from transom.runtime.tasks import Workers
@@ -110,13 +110,13 @@ class Works:
             ROADS: self.keep_roads,
             "relay": self.relay,
             "housekeeping": self.keep_tidy,
-            **{f"controllers {number}": partial(self.shards.held, number) for number in range(COUNT)},
+            **{f"controllers {number}": partial(self._controllers, number) for number in range(COUNT)},
         }
 
     @contextlib.asynccontextmanager
     async def relay(self, lease: Lease) -> AsyncGenerator[None]:
         """The outbox goes to the hub's log inside the block."""
-        store = self.store.under(lease)
+        store = self._under(lease)
         relay = Relay(store, self.log)
         async with self.workers.running("relay", partial(keeping_its_fence, store, relay.run, self.clock)):
             yield
@@ -124,7 +124,7 @@ class Works:
     @contextlib.asynccontextmanager
     async def keep_roads(self, lease: Lease) -> AsyncGenerator[None]:
         """Contexts are built, and every region has its roads, inside the block."""
-        store, config = self.store.under(lease), self.config
+        store, config = self._under(lease), self.config
         kinds, signer = self.about_contexts.kinds, self.about_contexts.signer
         contexts = await Contexts.open(store, kinds, config.contexts, signer, self.clock)
         network = RoadNetwork(
@@ -149,7 +149,7 @@ class Works:
     @contextlib.asynccontextmanager
     async def keep_tidy(self, lease: Lease) -> AsyncGenerator[None]:
         """The log is cleaned and old history forgotten, now and then, inside the block."""
-        store = self.store.under(lease)
+        store = self._under(lease)
 
         async def tidy() -> None:
             while True:
@@ -161,3 +161,12 @@ class Works:
 
         async with self.workers.running("housekeeping", tidy):
             yield
+
+    @contextlib.asynccontextmanager
+    async def _controllers(self, number: int, lease: Lease) -> AsyncGenerator[None]:
+        async with self.shards.held(number, lease if self.store.database.is_shared else None):
+            yield
+
+    def _under(self, lease: Lease) -> Store:
+        """The store for whoever holds `lease`; where there is one process, nobody can take it."""
+        return self.store.under(lease) if self.store.database.is_shared else self.store

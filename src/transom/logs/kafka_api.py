@@ -23,6 +23,7 @@ from aiokafka.protocol.types import (
 )
 
 NONE = 0
+UNKNOWN = -1
 OFFSET_OUT_OF_RANGE = 1
 UNKNOWN_TOPIC = 3
 MESSAGE_TOO_LARGE = 10

@@ -129,6 +129,10 @@ class KafkaCluster:
             if code in (14, 15, 16):
                 self._coordinators.clear()
             raise TransientError(f"{where}: {api.code_name(code)}")
+        if code == api.UNKNOWN:
+            raise UnreachableError(
+                f"{self.address} failed at {where}, its log says why; it may have happened"
+            )
         if api.is_forbidden(code):
             raise ForbiddenError(
                 f"{self.address} does not let user {self.address.user!r} use {where} "

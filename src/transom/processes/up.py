@@ -116,11 +116,11 @@ class _Up:
                 group.create_task(part.stop())
         # Loaded here, when nobody waits for it to start.
         from transom.region.drivers.process import stop_everything  # noqa: PLC0415
-        from transom.region.service import workloads  # noqa: PLC0415
+        from transom.region.works import workloads  # noqa: PLC0415
 
         running = 0
         for config in self._setup.regions.values():
-            running += await stop_everything(workloads(config.data), self._clock)
+            running += await stop_everything(workloads(config), self._clock)
         _say(f"stopped, and {running} running instances with it")
 
     async def _start(self, http: aiohttp.ClientSession) -> None:

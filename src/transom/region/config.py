@@ -28,7 +28,9 @@ class ZoneConfig(Config):
 
 
 class RegionConfig(Config):
-    """`data` is the region's folder; relative paths begin at the file's folder.
+    """`data` is this process's folder; relative paths begin at the file's folder. `workloads` is where what
+    runs in its zones has folders, `workloads` in `data` when it is not given: processes of one region on one
+    machine that name the same folder take each other's zones over with what runs there.
 
     The log is a file in `data`, or the Kafka cluster at `log` (`kafka+tls://USER@HOST:PORT`), with the
     password in `log_key_file` and `log_trust` (PEM) for whom to trust there. The file's server listens on
@@ -42,6 +44,7 @@ class RegionConfig(Config):
     environment: str = "production"
     zones: list[ZoneConfig] = Field(min_length=1, default_factory=lambda: [ZoneConfig(name="a")])
     data: Path = Path()
+    workloads: Path | None = None
     host: str = "127.0.0.1"
     port: int = Field(default=8481, ge=0, le=65535)
     log_key_file: Path | None = None

@@ -40,10 +40,14 @@ class DesiredTable(ForwardingTable):
         self._inboxes: list[Inbox] = []
 
     def inbox(self) -> Inbox:
-        """A new inbox; it hears of everything applied from now on."""
+        """A new inbox; it hears of everything applied from now on, until `close_inbox`."""
         inbox = Inbox()
         self._inboxes.append(inbox)
         return inbox
+
+    def close_inbox(self, inbox: Inbox) -> None:
+        """`inbox` hears nothing any more."""
+        self._inboxes.remove(inbox)
 
     async def apply(
         self, records: Sequence[Record], positions: Mapping[TopicPartition, int]

@@ -6,7 +6,7 @@ Only link workers read it. Next on the data's way: the mirror carries `heartbeat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from transom.logs.protocol import Log, TopicPartition
+from transom.logs.protocol import Fence, Log, TopicPartition
 from transom.logs.records import from_entry, to_message
 from transom.model import roads
 from transom.model.errors import InvalidError
@@ -25,7 +25,7 @@ log_event = get_logger(__name__)
 
 @dataclass
 class Heartbeat:
-    """The heartbeat of one region; `states` are its workers'."""
+    """The heartbeat of one region; `states` are its workers'. Of several processes, who beats has `fence`."""
 
     region: str
     log: Log
@@ -34,6 +34,7 @@ class Heartbeat:
     clock: Clock
     randomness: Randomness
     period_seconds: float
+    fence: Fence | None = None
 
     async def run(self) -> None:
         """Beat for ever; a worker. The epoch is above that of the last beat, whatever the clock says."""
@@ -43,7 +44,7 @@ class Heartbeat:
             counter += 1
             value = to_json(await self.now())
             record = Record(self.region, Version(epoch, counter, self.region), value)
-            await self.log.append([to_message(HEARTBEATS, record)])
+            await self.log.append([to_message(HEARTBEATS, record)], fence=self.fence)
             await self.clock.sleep(self.randomness.jitter(self.period_seconds))
 
     async def now(self) -> roads.Heartbeat:

@@ -8,7 +8,7 @@ twice, whatever fails. Next on the data's way: the mirror, which carries `status
 
 from collections.abc import Iterator, Mapping
 
-from transom.logs.protocol import Log, TopicPartition
+from transom.logs.protocol import Fence, Log, TopicPartition
 from transom.logs.records import from_entry, to_message
 from transom.model.errors import InvalidError, OutOfRangeError
 from transom.model.records import Record
@@ -32,18 +32,23 @@ _PARTITION = TopicPartition(STATUS, 0)
 class Reports:
     """The reports of one zone. Made by `open`."""
 
-    def __init__(self, place: Place, table: Table, log: Log) -> None:
+    def __init__(self, place: Place, table: Table, log: Log, fence: Fence | None) -> None:
         self._place = place
         self._table = table
         self._log = log
+        self._fence = fence
         self._epoch = 0
         self._counter = 0
         self._held: dict[str, bytes] = {}
 
     @classmethod
-    async def open(cls, place: Place, table: Table, log: Log, clock: Clock) -> "Reports":
-        """What `table` remembers, and what the log has beyond that. Raises what they raise."""
-        reports = cls(place, table, log)
+    async def open(
+        cls, place: Place, table: Table, log: Log, clock: Clock, fence: Fence | None = None
+    ) -> "Reports":
+        """What `table` remembers, and what the log has beyond that, for whoever has `fence` (None: nobody
+        else reports for the zone). Raises what they raise.
+        """
+        reports = cls(place, table, log, fence)
         fresh = await table.latest() is None
         await reports._catch_up()
         newest = await table.latest()
@@ -80,7 +85,7 @@ class Reports:
     async def _append(self, pairs: list[tuple[str, bytes | None]]) -> None:
         records = [self._record(key, value) for key, value in pairs]
         messages = [to_message(STATUS, record) for record in records]
-        offsets = await self._log.append(messages)
+        offsets = await self._log.append(messages, fence=self._fence)
         step("agent.reported")
         # Everything of ours below this offset is older: the next start need not read it again.
         await self._table.apply(records, {_PARTITION: offsets[-1] + 1})
@@ -124,4 +129,5 @@ class Reports:
     async def _repeat(self) -> None:
         rows = [row for row in await self._table.scan() if row.key != _INCARNATION]
         for at in range(0, len(rows), _BATCH):
-            await self._log.append([to_message(STATUS, row) for row in rows[at : at + _BATCH]])
+            messages = [to_message(STATUS, row) for row in rows[at : at + _BATCH]]
+            await self._log.append(messages, fence=self._fence)

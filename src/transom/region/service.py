@@ -7,22 +7,18 @@ left running (invariant 5).
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Mapping
-from pathlib import Path
 
 from transom.model.resources import to_json
-from transom.model.roads import DESIRED, DESIRED_TABLE
-from transom.region.agent import Agent
-from transom.region.config import RegionConfig, ZoneConfig
+from transom.model.roads import DESIRED
+from transom.region.config import RegionConfig
 from transom.region.desired import DesiredTable
-from transom.region.driver import Driver
-from transom.region.drivers.null import NullDriver
-from transom.region.drivers.process import ProcessDriver
-from transom.region.heartbeat import Heartbeat
 from transom.region.own_log import own_log
-from transom.region.planning import Place, Planner
-from transom.region.reports import Reports
+from transom.region.planning import Planner
+from transom.region.registry import LogRegistry
 from transom.region.topics import TOPICS
+from transom.region.works import Works
 from transom.runtime.clock import Clock
+from transom.runtime.duties import Alone, Duties, identity_in
 from transom.runtime.http import AsgiApp, Receive, Scope, Send, check_free, serve, server_tls
 from transom.runtime.processes import folder_held
 from transom.runtime.randomness import Randomness
@@ -30,7 +26,9 @@ from transom.runtime.tasks import Workers, workers
 from transom.runtime.telemetry import exposition
 from transom.tables.keeper import keep
 from transom.tables.sqlite import SqliteTable
-from transom.tables.sweeps import answer_sweeps
+
+_LOOK_SECONDS = 2.0
+"""Between two beats of one of several processes; each is an append to the log."""
 
 
 @contextlib.asynccontextmanager
@@ -57,25 +55,21 @@ async def running_region(
         table = await SqliteTable.open(config.data / "desired.db")
         stack.push_async_callback(table.close)
         desired = DesiredTable(table)
-        agents: list[Agent] = []
-        for zone in config.zones:
-            place = Place(config.name, zone.name)
-            driver = await stack.enter_async_context(open_driver(zone, config.data, clock, randomness))
-            memory = await SqliteTable.open(config.data / f"reports-{zone.name}.db")
-            stack.push_async_callback(memory.close)
-            reports = await Reports.open(place, memory, log, clock)
-            agents.append(
-                Agent(place, desired, desired.inbox(), driver, reports, planners, clock, randomness)
-            )
         group = await stack.enter_async_context(workers(clock, randomness))
-        heartbeat = Heartbeat(
-            config.name, log, desired, lambda: group.states, clock, randomness, config.heartbeat_seconds
-        )
         group.start("desired table", lambda: keep(desired, log, [DESIRED]))
-        group.start("sweep answers", lambda: answer_sweeps(DESIRED_TABLE, desired, log))
-        for agent in agents:
-            group.start(f"agent {agent.place.zone}", agent.run)
-        group.start("heartbeat", heartbeat.run)
+        duties = Duties(
+            LogRegistry(log) if config.log else Alone(),
+            group,
+            clock,
+            randomness,
+            *identity_in(config.data, randomness),
+            look_seconds=_LOOK_SECONDS,
+            shared_evenly=False,
+        )
+        works = Works(config, log, desired, planners, duties, clock, randomness)
+        await duties.begin(works.by_duty())
+        stack.push_async_callback(duties.close)
+        group.start("duties", duties.run)
         for name, chore in chores.items():
             group.start(name, chore)
         app = _with_health(served, config, group)
@@ -84,24 +78,6 @@ async def running_region(
             serving = server.create_task(serve(app, config.host, config.port, tls=tls, ready=announce))
             yield
             serving.cancel()
-
-
-@contextlib.asynccontextmanager
-async def open_driver(
-    zone: ZoneConfig, data: Path, clock: Clock, randomness: Randomness
-) -> AsyncGenerator[Driver]:
-    """The zone's driver; what runs in the zone has its folders in `data`/workloads/<zone>."""
-    if zone.driver == "null":
-        async with NullDriver.open(clock) as null:
-            yield null
-        return
-    async with ProcessDriver.open(workloads(data) / zone.name, clock, randomness) as process:
-        yield process
-
-
-def workloads(data: Path) -> Path:
-    """Where a region's processes have their folders; see `drivers.process.stop_everything`."""
-    return data / "workloads"
 
 
 def _with_health(inner: AsgiApp, config: RegionConfig, group: Workers) -> AsgiApp:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 import msgspec
 
-from transom.logs.protocol import Entry, Log, Message, Topic, TopicPartition
+from transom.logs.protocol import Entry, Fence, Log, Message, Topic, TopicPartition
 from transom.model.errors import UNREADABLE
 from transom.model.records import Record
 from transom.model.version import Version
@@ -89,9 +89,10 @@ def partition_name(at: TopicPartition) -> str:
     return f"{at.topic}/{at.partition}"
 
 
-async def answer_sweeps(name: str, table: Table, log: Log) -> None:
+async def answer_sweeps(name: str, table: Table, log: Log, fence: Fence | None = None) -> None:
     """Answer every request for the table called `name` that is appended from now on, for ever; first the
-    newest one that stands there: whoever asked while nobody listened may wait still.
+    newest one that stands there: whoever asked while nobody listened may wait still. Where several have such
+    a table, who answers has `fence`.
     """
     positions = {
         TopicPartition(SWEEPS.name, number): max(bounds.start, bounds.end - _LOOK_BACK)
@@ -103,7 +104,7 @@ async def answer_sweeps(name: str, table: Table, log: Log) -> None:
             if await _reached(table, request.after):
                 # One at a time: together they could be more than a log takes at once.
                 async for answer in answers(request, table):
-                    await log.append([_message(answer)])
+                    await log.append([_message(answer)], fence=fence)
         requests = await _next_requests(name, log, positions)
 
 
