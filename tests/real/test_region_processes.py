@@ -130,24 +130,26 @@ async def test_who_takes_over_adopts_what_runs(world: World) -> None:
 
 @pytest.mark.parametrize("step", [*OFTEN, *(pytest.param(name, marks=pytest.mark.soak) for name in SELDOM)])
 async def test_an_agent_that_stood_still_changes_nothing_when_it_wakes(world: World, step: str) -> None:
-    await world.declare("1")
-    await world.ready("1")
+    # In the middle of its first orders: more are waiting for it when it wakes.
     world.parts[0].kill()
     world.parts[0].start(freeze_at=f"{step}:2")
     await world.parts[0].ready()
-    await world.declare("2")
+    await world.declare("1")
+    version = 1
     while not world.parts[0].frozen:
-        await asyncio.sleep(0.02)
-    await world.declare("3")
-    running = await world.ready("3")
+        await asyncio.sleep(0.5)
+        version += 1
+        await world.declare(str(version))
+    await world.declare("last")
+    running = await world.ready("last")
     told = len(await world.reported())
     world.parts[0].signal(signal.SIGCONT)
     beats = (await world.log.bounds("processes"))[0].end
     while (await world.log.bounds("processes"))[0].end < beats + 6:  # both have looked again since
         await asyncio.sleep(0.1)
-    assert await world.ready("3") == running
+    assert await world.ready("last") == running
     assert len(await world.reported()) == told
     world.parts[1].signal(signal.SIGTERM)
-    await world.declare("4")
-    assert not running & await world.ready("4")
+    await world.declare("next")
+    assert not running & await world.ready("next")
     await world.reported()

@@ -6,16 +6,18 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import psutil
 import pytest
 
+from transom.model.errors import FencedError, members_of
 from transom.region.driver import HealthCheck, Launch, Observed, Phase
 from transom.region.drivers import process as module
 from transom.region.drivers.health import judge
+from transom.region.drivers.holder import Holder
 from transom.region.drivers.process import ProcessDriver, expand, free_port, stop_everything
 from transom.runtime import processes
 from transom.runtime.clock import SystemClock
@@ -233,6 +235,58 @@ async def test_what_it_cannot_read_it_leaves_alone(folder: Path) -> None:
     async with opened(folder) as driver:
         assert driver.changes() == frozenset()
     assert (folder / "strange" / RECORD_FILE).exists()
+
+
+@pytest.mark.parametrize("order", ["start", "stop"])
+async def test_a_driver_whose_folder_was_taken_over_does_nothing_there(folder: Path, order: str) -> None:
+    """It stood still, and does now what it was told before."""
+    async with opened(folder) as first:
+        first.start(launch())
+        pid = (await until(first, "Healthy")).pid
+
+    async def act() -> None:
+        async with opened(folder) as former:
+            await until(former, "Healthy")
+            async with opened(folder):
+                if order == "start":
+                    former.start(launch(name="shop.a.00002"))
+                else:
+                    former.stop("shop.a.00001")
+                await asyncio.get_running_loop().create_future()
+
+    await ends_fenced(act)
+    assert psutil.pid_exists(pid)
+    assert names_in(folder) == ["shop.a.00001"]
+
+
+async def test_what_it_started_too_late_is_ended_at_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stood still between looking whose the folder is, and starting something in it."""
+    started: list[processes.LocalProcess] = []
+    real = processes.LocalProcess.launch.__func__
+
+    def late(cls, where: Path, *args: object, **more: object) -> processes.LocalProcess:
+        Holder(folder).take()
+        started.append(real(cls, where, *args, **more))
+        return started[-1]
+
+    async def act() -> None:
+        async with opened(folder) as driver:
+            driver.start(launch())
+            await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(processes.LocalProcess, "launch", classmethod(late))
+    await ends_fenced(act)
+    await until_true(lambda: not started[0].is_alive())
+    assert names_in(folder) == []
+
+
+async def ends_fenced(act: Callable[[], Awaitable[None]]) -> None:
+    async with asyncio.timeout(20):
+        with pytest.raises(ExceptionGroup) as ended:
+            await act()
+    assert any(isinstance(error, FencedError) for error in members_of(ended.value))
 
 
 async def test_everything_is_stopped_when_asked(folder: Path) -> None:

@@ -10,7 +10,7 @@ A record that cannot be read or is refused by its planner is refused alone: the 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -39,9 +39,6 @@ _BREATH = 100
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 _SUFFIX_CHARACTERS = 5
 
-Confirm = Callable[[], Awaitable[None]]
-"""Raises `FencedError` when another process has the zone's agent."""
-
 _refused = Counter(
     "transom_agent_refused_records_total", "Desired records refused", ["zone"], registry=metrics
 )
@@ -52,10 +49,7 @@ _actions = Counter(
 
 @dataclass
 class Agent:
-    """The agent of one zone. `planners` are by kind; `inbox` hears what changes in `desired`.
-
-    Where another process may have the zone's agent, `confirm` is asked before the driver gets orders.
-    """
+    """The agent of one zone. `planners` are by kind; `inbox` hears what changes in `desired`."""
 
     place: Place
     desired: Table
@@ -66,7 +60,6 @@ class Agent:
     clock: Clock
     randomness: Randomness
     period_seconds: float = PERIOD_SECONDS
-    confirm: Confirm | None = None
     _wanted: dict[str, Wanted] = field(default_factory=dict[str, Wanted], init=False)
     _reported: dict[str, set[str]] = field(default_factory=dict[str, set[str]], init=False)
     _look_again: dict[str, float] = field(default_factory=dict[str, float], init=False)
@@ -106,8 +99,6 @@ class Agent:
             self._gather()
             if not self._dirty:
                 break
-            if self.confirm is not None and any(map(self._orders, self._dirty)):
-                await self.confirm()
             for count, key in enumerate(sorted(self._dirty), start=1):
                 self._look_at(key)
                 if count % _BREATH == 0:
@@ -168,14 +159,6 @@ class Agent:
         else:
             self._look_again[key] = self.clock.monotonic() + plan.look_again_seconds
         self._forget_if_gone(key)
-
-    def _orders(self, key: str) -> bool:
-        """Whether looking at `key` now would order anything."""
-        planner = self.planners.get(key.partition("/")[0])
-        try:
-            return planner is not None and bool(planner.plan(self._situation(key)).actions)
-        except Exception:  # noqa: BLE001  # it is told when it is looked at
-            return False
 
     def _situation(self, key: str) -> Situation:
         reported = {

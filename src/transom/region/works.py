@@ -13,7 +13,7 @@ from pathlib import Path
 
 from transom.logs.protocol import Fence, Log
 from transom.model.roads import DESIRED_TABLE
-from transom.region.agent import Agent, Confirm
+from transom.region.agent import Agent
 from transom.region.config import RegionConfig, ZoneConfig
 from transom.region.desired import DesiredTable
 from transom.region.driver import Driver
@@ -21,7 +21,7 @@ from transom.region.drivers.null import NullDriver
 from transom.region.drivers.process import ProcessDriver
 from transom.region.heartbeat import Heartbeat
 from transom.region.planning import Place, Planner
-from transom.region.registry import LogRegistry, fence_of
+from transom.region.registry import fence_of
 from transom.region.reports import Reports
 from transom.runtime.clock import Clock
 from transom.runtime.duties import Duties, Lease, Work
@@ -89,7 +89,6 @@ class Works:
                 self.planners,
                 self.clock,
                 self.randomness,
-                confirm=self._confirm(lease),
             )
             run = partial(self.duties.as_long_as_held, lease, agent.run)
             await stack.enter_async_context(self.duties.workers.running(f"agent {zone.name}", run))
@@ -97,10 +96,6 @@ class Works:
 
     def _fence(self, lease: Lease) -> Fence | None:
         return fence_of(lease) if self.duties.registry.is_shared else None
-
-    def _confirm(self, lease: Lease) -> Confirm | None:
-        registry = self.duties.registry
-        return partial(registry.confirm, lease) if isinstance(registry, LogRegistry) else None
 
 
 @contextlib.asynccontextmanager

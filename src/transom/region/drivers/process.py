@@ -17,9 +17,10 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from transom.model.errors import ConflictError, InvalidError, StorageFullError
+from transom.model.errors import ConflictError, FencedError, InvalidError, StorageFullError
 from transom.region.driver import Launch, Observed, Phase
 from transom.region.drivers.health import judge, probe
+from transom.region.drivers.holder import Holder
 from transom.runtime.clock import Clock, timestamp
 from transom.runtime.processes import (
     RECORD_FILE,
@@ -102,6 +103,7 @@ class ProcessDriver:
     ) -> None:
         self.changed = Level()
         self._folder = folder
+        self._holder = Holder(folder)
         self._group = group
         self._tasks: set[asyncio.Task[None]] = set()
         self._session = session
@@ -119,7 +121,11 @@ class ProcessDriver:
     async def open(
         cls, folder: Path, clock: Clock, randomness: Randomness, *, grace_seconds: float = GRACE_SECONDS
     ) -> AsyncGenerator["ProcessDriver"]:
-        """A driver whose instances live in `folder`; those that run there are adopted first."""
+        """A driver whose instances live in `folder`; those that run there are adopted first.
+
+        The folder is its own from then on: another that has it open, in a process that stood still, does
+        nothing there any more and ends with `FencedError`.
+        """
         # A connection of its own for each check: whether it accepts is a part of the question.
         connector = aiohttp.TCPConnector(force_close=True, limit=_PROBES_AT_ONCE)
         async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as group:
@@ -132,6 +138,7 @@ class ProcessDriver:
                 grace_seconds=grace_seconds,
             )
             try:
+                await driver._thread.run(driver._holder.take)
                 async with asyncio.TaskGroup() as adopting:  # one that hangs costs its timeout once
                     for path in await driver._thread.run(_folders_in, folder):
                         adopting.create_task(driver._adopt(path))
@@ -254,6 +261,7 @@ class ProcessDriver:
             self._died(instance, code, why)
 
     def _launch(self, instance: _Instance) -> LocalProcess:
+        self._holder.check()
         launch = instance.launch
         taken = {other.port for other in self._instances.values() if other is not instance}
         instance.port = free_port(instance.port, taken)
@@ -261,13 +269,21 @@ class ProcessDriver:
         environment = minimal_environment({**launch.env, "PORT": str(instance.port)})
         work = instance.folder / "work"
         work.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return LocalProcess.launch(
+        process = LocalProcess.launch(
             instance.folder,
             [expand(argument, environment) for argument in launch.command],
             environment=environment,
             about=msgspec.to_builtins(About(launch, instance.port, instance.started_at)),
             cwd=work,
         )
+        try:
+            self._holder.check()
+        except FencedError:
+            # It stood still since it looked: whoever has the folder does not know of this one.
+            process.kill()
+            LocalProcess.discard(instance.folder)
+            raise
+        return process
 
     async def _watch(self, instance: _Instance, process: LocalProcess) -> int | None:
         async with asyncio.TaskGroup() as group:
@@ -281,6 +297,7 @@ class ProcessDriver:
 
     async def _end_when_asked(self, instance: _Instance, process: LocalProcess) -> None:
         await instance.asked_to_end.wait()
+        await self._thread.run(self._holder.check)
         await process.stop(self._clock, self._grace_seconds)
 
     async def _check(self, instance: _Instance) -> None:
@@ -311,13 +328,17 @@ class ProcessDriver:
         ran_well = instance.served and self._clock.monotonic() - instance.began >= SETTLED_SECONDS
         instance.failures = 1 if ran_well else instance.failures + 1
         instance.pid = 0
-        ended = "ended" if code is None else f"ended with {describe_exit(code)}"
-        instance.output = why or f"{ended}\n{last_output(instance.folder)}".strip()
+        how = "" if code is None else f" with signal {-code}" if code < 0 else f" with exit code {code}"
+        instance.output = why or f"ended{how}\n{last_output(instance.folder)}".strip()
         log_event.warning("died", instance=instance.launch.name, exit_code=code, failures=instance.failures)
         self._enter(instance, "Dead")
 
+    def _discard(self, folder: Path) -> None:
+        self._holder.check()
+        LocalProcess.discard(folder)
+
     async def _remove(self, instance: _Instance) -> None:
-        await self._thread.run(LocalProcess.discard, instance.folder)
+        await self._thread.run(self._discard, instance.folder)
         names = self._names_of[instance.launch.owner]
         names.discard(instance.launch.name)
         if not names:
@@ -355,11 +376,6 @@ def free_port(preferred: int, taken: set[int]) -> int:
         if found not in taken:
             return found
     raise OSError(f"no free port on {HOST}")
-
-
-def describe_exit(code: int) -> str:
-    """An exit code in words."""
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
 async def stop_everything(folder: Path, clock: Clock, grace_seconds: float = GRACE_SECONDS) -> int:
