@@ -33,7 +33,7 @@ demo: $(VENV)/.runtime  ## a hub and three regions on this machine; Ctrl-C ends 
 demo-real: kafka  ## the same on Kafka and PostgreSQL, started for it; needs Java and Maven
 	@exec $(BIN)/python -m engines.demo
 
-kafka: $(VENV)/.dev  ## fetch Apache Kafka for tests and benchmarks, once; needs Java and Maven
+kafka: $(VENV)/.dev  ## fetch Apache Kafka and Debezium for tests and benchmarks, once; needs Java and Maven
 	@$(BIN)/python -m engines.jars
 
 test: kafka  ## everything a change should pass

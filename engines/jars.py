@@ -1,5 +1,5 @@
-"""Apache Kafka's jars, fetched once by Maven into `engines/.jars/<version>/`, and the Java command that runs
-them.
+"""The jars of Apache Kafka and of Debezium, fetched once by Maven into `engines/.jars/<name>/`, and the Java
+command that runs them.
 
 `python -m engines.jars` is what `make kafka` runs. What is there already is not fetched again. On a machine
 without Java or Maven it says so in one line and ends well, unless TRANSOM_REQUIRE_ENGINES=1: then it fails.
@@ -19,10 +19,13 @@ from pathlib import Path
 from engines.process import EngineError, MissingEngineError
 
 HERE = Path(__file__).parent
-POM = HERE / "pom.xml"
 JARS = HERE / ".jars"
 NEWEST, OLDEST = "4.3", "3.9"
-"""The versions of Apache Kafka: profiles of the pom."""
+"""The versions of Apache Kafka: profiles of its pom."""
+DEBEZIUM = "debezium"
+"""Debezium's connector for PostgreSQL, a plugin of Kafka Connect, which comes with Kafka."""
+POMS = {NEWEST: HERE / "pom.xml", OLDEST: HERE / "pom.xml", DEBEZIUM: HERE / "debezium.xml"}
+TITLES = {NEWEST: f"Apache Kafka {NEWEST}", OLDEST: f"Apache Kafka {OLDEST}", DEBEZIUM: "Debezium"}
 JAVA_MIN = 17
 _HOW = "on Debian: apt install default-jre-headless maven; then: make kafka"
 _FETCH_SECONDS = 900
@@ -44,15 +47,15 @@ def java() -> str:
     return found
 
 
-def jars_of(version: str) -> Path:
-    """The folder of a version's jars; raises `MissingEngineError` when they were not fetched."""
+def jars_of(name: str) -> Path:
+    """The folder of a version's, or Debezium's, jars; raises `MissingEngineError` when they were not
+    fetched.
+    """
     java()
-    folder = JARS / version
-    if not _is_complete(folder):
+    folder = JARS / name
+    if not _is_complete(folder, POMS[name]):
         need = "run: make kafka" if shutil.which("mvn") else f"Maven is missing; {_HOW}"
-        raise MissingEngineError(
-            f"Apache Kafka {version} is not in {folder.relative_to(HERE.parent)}; {need}"
-        )
+        raise MissingEngineError(f"{TITLES[name]} is not in {folder.relative_to(HERE.parent)}; {need}")
     return folder
 
 
@@ -79,38 +82,32 @@ def java_command(version: str, heap_mebibytes: int, *, archive_at_exit: Path | N
     ]
 
 
-def fetch(version: str) -> bool:
-    """Fetch a version's jars unless they are there; whether anything was fetched."""
-    folder = JARS / version
-    if _is_complete(folder):
+def fetch(name: str) -> bool:
+    """Fetch what jars a version, or Debezium, needs unless they are there; whether anything was fetched."""
+    folder, pom, title = JARS / name, POMS[name], TITLES[name]
+    if _is_complete(folder, pom):
         return False
     _check_java()
     maven = shutil.which("mvn")
     if maven is None:
         raise MissingEngineError(f"Maven is missing; {_HOW}")
     shutil.rmtree(folder, ignore_errors=True)
-    command = [
-        maven,
-        "--batch-mode",
-        "--quiet",
-        "--strict-checksums",
-        f"--file={POM}",
-        f"--activate-profiles={version}",
-    ]
+    command = [maven, "--batch-mode", "--quiet", "--strict-checksums", f"--file={pom}"]
+    if name != DEBEZIUM:
+        command.append(f"--activate-profiles={name}")
     copy = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={folder}"]
     try:
         done = subprocess.run(
             [*command, *copy], capture_output=True, text=True, check=False, timeout=_FETCH_SECONDS
         )
     except subprocess.TimeoutExpired:
-        raise MissingEngineError(
-            f"Maven did not fetch Apache Kafka {version} in {_FETCH_SECONDS} s"
-        ) from None
+        raise MissingEngineError(f"Maven did not fetch {title} in {_FETCH_SECONDS} s") from None
     if done.returncode:
         said = [line for line in done.stdout.splitlines() if line.strip()][:5]
-        raise MissingEngineError(f"Maven could not fetch Apache Kafka {version}: " + "\n".join(said))
-    (folder / ".complete").write_text(_fingerprint(), encoding="ascii")
-    _archive_classes(version)
+        raise MissingEngineError(f"Maven could not fetch {title}: " + "\n".join(said))
+    (folder / ".complete").write_text(_fingerprint(pom), encoding="ascii")
+    if name != DEBEZIUM:
+        _archive_classes(name)
     return True
 
 
@@ -138,23 +135,24 @@ def _check_java() -> None:
         raise MissingEngineError(f"Apache Kafka needs Java {JAVA_MIN} or newer; this is {words[1]}; {_HOW}")
 
 
-def _fingerprint() -> str:
-    return hashlib.sha256(POM.read_bytes()).hexdigest()
+def _fingerprint(pom: Path) -> str:
+    return hashlib.sha256(pom.read_bytes()).hexdigest()
 
 
-def _is_complete(folder: Path) -> bool:
+def _is_complete(folder: Path, pom: Path) -> bool:
     mark = folder / ".complete"
-    return mark.exists() and mark.read_text(encoding="ascii") == _fingerprint()
+    return mark.exists() and mark.read_text(encoding="ascii") == _fingerprint(pom)
 
 
 def main() -> int:
-    """Fetch both versions."""
-    for version in (NEWEST, OLDEST):
+    """Fetch both versions of Kafka, and Debezium."""
+    for name, title in TITLES.items():
         try:
-            if fetch(version):
-                print(f"Apache Kafka {version} is in {JARS.relative_to(HERE.parent) / version}")
+            if fetch(name):
+                print(f"{title} is in {JARS.relative_to(HERE.parent) / name}")
         except MissingEngineError as error:
-            print(f"NO REAL KAFKA HERE: {error}", file=sys.stderr)
+            missing = "DEBEZIUM" if name == DEBEZIUM else "KAFKA"
+            print(f"NO REAL {missing} HERE: {error}", file=sys.stderr)
             return 1 if required() else 0
     return 0
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import pytest
 
+from engines.debezium import Debezium
 from engines.jars import OLDEST, required
 from engines.kafka import Brokers
 from engines.kafka_secure import Secure
@@ -19,7 +20,7 @@ from engines.process import EngineError, MissingEngineError
 
 USERS = {"hub": "hub-password", "link": "link-password"}
 NOT_TESTED = "NOT TESTED: "
-Engine = TypeVar("Engine", Brokers, Postgres)
+Engine = TypeVar("Engine", Brokers, Postgres, Debezium)
 
 
 @contextlib.contextmanager
