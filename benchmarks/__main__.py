@@ -19,6 +19,7 @@ SCRIPTS = (
     "many_regions",
     "contexts_scale",
     "stores",
+    "relay",
     "real",
 )
 

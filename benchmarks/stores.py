@@ -43,15 +43,15 @@ async def main() -> None:
 
 
 async def _figures(engine: str, database: Database) -> None:
-    async with _store(database) as store:
-        await asyncio.gather(*(store.write(_change(f"warm{number}")) for number in range(500)))
-        alone = [await _seconds(store, [_change(f"one{number}")]) for number in range(_SINGLE)]
+    async with store_of(database) as store:
+        await asyncio.gather(*(store.write(change(f"warm{number}")) for number in range(500)))
+        alone = [await _seconds(store, [change(f"one{number}")]) for number in range(_SINGLE)]
         note(f"store_{engine}_single_write_p50", median(alone) * 1000, "ms")
         note(f"store_{engine}_single_write_p99", percentile(alone, 99) * 1000, "ms")
         rates = [await _waiting(store, turn) for turn in range(3)]
         note(f"store_{engine}_waiting_writes_a_second", median(rates), "1/s", runs=rates)
         seconds = [
-            await _seconds(store, [_change(f"many{batch}-{number}") for number in range(_ROWS)])
+            await _seconds(store, [change(f"many{batch}-{number}") for number in range(_ROWS)])
             for batch in range(_BATCHES)
         ]
         note(f"store_{engine}_changes_a_second_in_batches_of_{_ROWS}", _ROWS / median(seconds), "1/s")
@@ -63,7 +63,8 @@ async def _figures(engine: str, database: Database) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _store(database: Database) -> AsyncGenerator[Store]:
+async def store_of(database: Database) -> AsyncGenerator[Store]:
+    """A store in `database` with what a Deployment needs."""
     store = await Store.open(database, shipped(), SystemClock(), Randomness(1))
     try:
         region = Resource("Region", Metadata("eu"), spec={"log": "http://127.0.0.1:1"})
@@ -77,7 +78,7 @@ async def _store(database: Database) -> AsyncGenerator[Store]:
 async def _waiting(store: Store, turn: int) -> float:
     """Writes a second of so many callers that all wait at once."""
     began = time.perf_counter()
-    await asyncio.gather(*(store.write(_change(f"w{turn}-{number}")) for number in range(_WAITING)))
+    await asyncio.gather(*(store.write(change(f"w{turn}-{number}")) for number in range(_WAITING)))
     return _WAITING / (time.perf_counter() - began)
 
 
@@ -88,13 +89,14 @@ async def _seconds(store: Store, changes: Sequence[Change]) -> float:
 
 
 async def _get_seconds(store: Store, name: str) -> float:
-    key = _change(name).key
+    key = change(name).key
     began = time.perf_counter()
     await store.get(key)
     return time.perf_counter() - began
 
 
-def _change(name: str) -> Change:
+def change(name: str) -> Change:
+    """One that declares a Deployment."""
     spec = {"app": "shop", "version": "1", "command": ["serve"], "regions": ["eu"]}
     wanted = Resource("Deployment", Metadata(name, namespace="acme"), spec=spec)
     return Change(wanted.key, applying(wanted), _PERSON)
