@@ -199,12 +199,7 @@ class Plant:
             for part in self.parts:
                 await part.ready()
             async with self.client() as hub:
-                await hub.apply(TENANT, manifest("Tenant", {"name": "acme"}))
-                for name, part in self.regions.items():
-                    zones = [{"name": zone, "driver": kind} for zone, kind in self.zones.items()]
-                    log = self.engines.logs[name] if self.engines else f"http://127.0.0.1:{part.port}"
-                    spec = {"log": log, "zones": zones}
-                    await hub.apply(REGION, manifest("Region", {"name": name}, spec))
+                await self.declare(hub)
                 yield hub
         except BaseException as error:
             for part in self.parts:
@@ -215,6 +210,15 @@ class Plant:
             for part in self.parts:
                 part.kill()
             self.end_workloads()
+
+    async def declare(self, hub: HubClient) -> None:
+        """Declare tenant acme and the regions."""
+        await hub.apply(TENANT, manifest("Tenant", {"name": "acme"}))
+        for name, part in self.regions.items():
+            zones = [{"name": zone, "driver": kind} for zone, kind in self.zones.items()]
+            log = self.engines.logs[name] if self.engines else f"http://127.0.0.1:{part.port}"
+            spec = {"log": log, "zones": zones}
+            await hub.apply(REGION, manifest("Region", {"name": name}, spec))
 
     def client(self, hub: Part | None = None) -> HubClient:
         """A client of one process of the hub, the first by default, with the administrator's key."""

@@ -116,6 +116,14 @@ class Brokers(Engine):
         self.thaw()
         self.start()
 
+    def replace_disks(self) -> None:
+        """Start on new, empty disks what was there: the same addresses, another cluster."""
+        self.kill()
+        for number in range(self.count):
+            shutil.rmtree(self.data(number))
+        self._format()
+        self.start()
+
     def close(self) -> None:
         """End every broker, quickly, and remove a temporary folder."""
         for process in self.processes:
@@ -142,7 +150,6 @@ class Brokers(Engine):
         ]
         if self.secure is not None:
             self.secure.prepare(self._home, self.count)
-        cluster = new_id()
         for number in range(self.count):
             folder = self._home / f"broker-{number}"
             folder.mkdir(parents=True)
@@ -156,26 +163,21 @@ class Brokers(Engine):
                 settings=self._settings,
             )
             config.write_text("".join(f"{key}={value}\n" for key, value in written.items()), encoding="utf-8")
-            if number == 0:
-                self._format(config, cluster)
-            else:
-                self.data(number).mkdir()
-                shutil.copy(self.data(0) / "bootstrap.checkpoint", self.data(number))
-                (self.data(number) / "meta.properties").write_text(
-                    meta_properties(cluster, number), encoding="ascii"
-                )
             self.processes.append(
                 GuardedProcess(f"Kafka broker {number}", folder / "broker.log", home=self._guarded())
             )
+        self._format()
 
     def _guarded(self) -> Path:
         """What a guard removes when we are gone: a temporary folder, or nothing (a folder that never is)."""
         return self._home if self._folder is None else self._home / ".nothing"
 
-    def _format(self, config: Path, cluster: str) -> None:
+    def _format(self) -> None:
         """Make the first broker's folder as Kafka's own tool does; the others get the same but for their
         names.
         """
+        cluster = new_id()
+        config = self._home / "broker-0" / "server.properties"
         words = ["kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(config)]
         users = self.secure.scram_arguments() if self.secure is not None else []
         tool = GuardedProcess("Kafka's storage tool", config.with_name("format.log"), home=self._guarded())
@@ -186,3 +188,8 @@ class Brokers(Engine):
             raise tool.failed("failed")
         if not (self.data(0) / "meta.properties").exists():
             raise EngineError(f"Kafka's storage tool wrote no {self.data(0)}")
+        for number in range(1, self.count):
+            self.data(number).mkdir()
+            shutil.copy(self.data(0) / "bootstrap.checkpoint", self.data(number))
+            identity = meta_properties(cluster, number)
+            (self.data(number) / "meta.properties").write_text(identity, encoding="ascii")

@@ -2,6 +2,7 @@
 
 The hub's store is a file, the regions' logs are in memory. Time stands still for whatever waits on purpose
 (soaks, beats, ages, caches) until a test lets it pass; the roads carry as soon as there is anything to carry.
+Neither engine is under it, so the scenarios made of it run once.
 A guard is taken away by giving a part other settings, or a class without the guard in its place.
 """
 

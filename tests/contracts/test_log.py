@@ -222,6 +222,11 @@ async def test_concurrent_appends_each_get_their_own_offsets(log: Log):
         assert [found[offset] for offset in given] == [sent.value for sent in batch]
 
 
+async def test_nothing_troubles_a_log_that_answers(log: Log):
+    await log.append([Message("events", None, b"1")])
+    assert not log.trouble
+
+
 async def test_an_empty_batch_appends_nothing(log: Log):
     assert list(await log.append([])) == []
 

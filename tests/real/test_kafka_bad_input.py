@@ -1,5 +1,7 @@
 """A Kafka log that is told something wrong says what to change, and changes nothing."""
 
+import asyncio
+import socket
 import ssl
 from pathlib import Path
 
@@ -13,7 +15,13 @@ from kafka_logs import emptied_log, kafka_log
 from transom.logs.kafka import KafkaLog
 from transom.logs.kafka_address import parse_address
 from transom.logs.protocol import Message, Topic, TopicPartition
-from transom.model.errors import InvalidError, TransomError, UnauthorizedError, UnreachableError
+from transom.model.errors import (
+    InvalidError,
+    TransomError,
+    UnauthorizedError,
+    UnknownHostError,
+    UnreachableError,
+)
 from transom.runtime.clock import ManualClock, SystemClock
 from transom.runtime.randomness import Randomness
 
@@ -57,6 +65,62 @@ async def test_a_server_that_nobody_trusts_is_told_and_one_that_is_trusted_serve
     await log.close()
 
 
+@pytest.mark.parametrize(
+    ("scheme", "listener", "said"),
+    [
+        ("kafka+tls://hub@", "SASL_PLAINTEXT", "has no TLS; name the port that has"),
+        ("kafka+tls://", "PLAIN", "has no TLS; name the port that has"),
+        ("kafka://hub@", "SASL_SSL", "wants TLS; write kafka"),
+        ("kafka://", "SASL_SSL", "wants TLS; write kafka"),
+        ("kafka://", "SASL_PLAINTEXT", "lets nobody in without a user; write kafka://USER@"),
+        ("kafka+tls://", "SASL_SSL", "lets nobody in without a user; write kafka[+]tls://USER@"),
+    ],
+)
+async def test_a_listener_of_another_sort_is_told_at_once(
+    secure_brokers: Brokers, scheme: str, listener: str, said: str
+):
+    secure = secure_brokers.secure
+    assert secure is not None
+    place = secure_brokers.address(0) if listener == "PLAIN" else secure.bootstrap(listener)
+    tls = ssl.create_default_context(cafile=secure.trust)
+    password = USERS["hub"] if "@" in scheme else ""
+    # A clock that stands still: whoever has patience hangs.
+    log = KafkaLog(f"{scheme}{place}", ManualClock(), Randomness(), password=password, tls=tls)
+    with pytest.raises((InvalidError, UnauthorizedError), match=said):
+        await log.topics()
+    await log.close()
+
+
+async def test_a_host_name_that_nobody_knows_is_told_at_once_unless_another_broker_may_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    loop = asyncio.get_running_loop()
+    known = loop.getaddrinfo
+
+    async def resolved(host: str, *args: object, **kwargs: object) -> object:
+        if host == "nosuch.invalid":  # a name service that does not answer would say something else
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return await known(host, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "getaddrinfo", resolved)
+    log = KafkaLog("kafka+tls://nosuch.invalid:9092", ManualClock(), Randomness())
+    with pytest.raises(UnknownHostError, match=r"nosuch\.invalid:9092: its host name is not known; correct"):
+        await log.topics()
+    await log.close()
+    port = free_port()
+    log = KafkaLog(f"kafka+tls://nosuch.invalid:9092,127.0.0.1:{port}", ManualClock(), Randomness())
+    asking = asyncio.create_task(log.topics())
+    while not log.trouble:
+        await asyncio.sleep(0.01)
+    assert log.trouble.endswith(
+        f"nosuch.invalid:9092: its host name is not known; 127.0.0.1:{port}: connection refused"
+    )
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert not log.trouble
+    await log.close()
+
+
 async def test_an_address_where_nobody_is_says_so_when_patience_ends():
     port = free_port()
     clock = ManualClock()
@@ -69,7 +133,9 @@ async def test_an_address_where_nobody_is_says_so_when_patience_ends():
         await original(0)
 
     clock.sleep = hurried  # type: ignore[assignment]
-    with pytest.raises(UnreachableError, match=f"Kafka at 127.0.0.1:{port} cannot .* no broker answers"):
+    with pytest.raises(
+        UnreachableError, match=f"Kafka at 127.0.0.1:{port} cannot .* no broker answers: .* refused"
+    ):
         await log.topics()
     await log.close()
 
@@ -136,8 +202,6 @@ def test_an_address_names_brokers_user_and_mechanism():
 
 
 async def test_a_log_is_closed_without_leaving_a_task(brokers: Brokers):
-    import asyncio
-
     before = asyncio.all_tasks()
     log = kafka_log(brokers)
     try:

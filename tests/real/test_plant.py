@@ -2,85 +2,26 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import NamedTuple
 
-import aiohttp
 import pytest
-from benchmarks.plant import DEPLOYMENT, Plant, deployment, manifest
+from benchmarks.plant import DEPLOYMENT, deployment
 
 from engines.kafka import Brokers
 from engines.postgres import Postgres
 from kafka_logs import empty
-from transom.catalog.api_key.kind import API_KEY
-from transom.client.hub import ApiError, HubClient
-from transom.model.api_keys import hash_of, new_api_key
-from transom.model.errors import TransomError
-from transom.processes.up_files import Engines
+from plant_parts import REGION, World, world_on
+from transom.model.api_keys import new_api_key
 from transom.runtime.randomness import choose_secret
-
-REGION = "eu"
-
-
-class World(NamedTuple):
-    plant: Plant
-    hub: HubClient
-    http: aiohttp.ClientSession
-
-    async def status(self, key: str) -> int:
-        """How the gateway answers for `key`."""
-        url = f"http://127.0.0.1:{self.plant.gateways[REGION].port}/decide"
-        async with self.http.get(url, headers={"x-api-key": key}) as answer:
-            return answer.status
-
-    async def becomes(self, key: str, status: int) -> None:
-        while await self.status(key) != status:
-            await asyncio.sleep(0.05)
-
-    async def create_key(self, name: str) -> str:
-        """Declared at the hub, however long that takes to answer."""
-        key = new_api_key(choose_secret)
-        made = manifest(
-            "ApiKey",
-            {"name": name, "namespace": "acme"},
-            {"hash": hash_of(key.encode()).hex(), "scopes": ["*"]},
-        )
-        await insist(lambda: self.hub.apply(API_KEY, made, "acme"))
-        return key
-
-    async def revoke(self, name: str) -> None:
-        await insist(lambda: self.hub.patch(API_KEY, name, {"spec": {"revoked": True}}, "acme"))
-
-    async def ready(self, name: str) -> None:
-        while True:
-            found = await insist(lambda: self.hub.find(DEPLOYMENT, name, "acme"))
-            condition = found.condition("Ready") if found else None
-            if condition is not None and condition.status == "True":
-                return
-            await asyncio.sleep(0.1)
-
-
-async def insist(ask: Callable):
-    """Ask again while the hub cannot."""
-    while True:
-        try:
-            return await ask()
-        except (TransomError, ApiError, aiohttp.ClientError, TimeoutError):
-            await asyncio.sleep(0.2)
 
 
 @pytest.fixture
 async def world(brokers: Brokers, postgres: Postgres, database: str, tmp_path: Path) -> AsyncIterator[World]:
-    """One Kafka is the log of both: a region may host the hub."""
-    log = f"kafka://{brokers.bootstrap}"
-    plant = Plant(
-        tmp_path, [REGION], {"a": "null"}, gateways="", engines=Engines(database, {"hub": log, REGION: log})
-    )
     try:
-        async with plant.running() as hub, aiohttp.ClientSession() as http:
+        async with world_on(f"kafka://{brokers.bootstrap}", database, tmp_path) as running:
             async with asyncio.timeout(100):
-                yield World(plant, hub, http)
+                yield running
     finally:
         await asyncio.to_thread(brokers.mend)
         await asyncio.to_thread(postgres.mend)

@@ -1,4 +1,7 @@
-"""A full disk under the hub or a region: writes are refused, say so, and go on when there is room again."""
+"""A full disk under the hub or a region: writes are refused, say so, and go on when there is room again.
+
+Embedded only: `real/test_disks_of_engines` fills those of Kafka and PostgreSQL.
+"""
 
 import asyncio
 import contextlib

@@ -18,10 +18,10 @@ import msgspec
 import psutil
 import pytest
 
-from transom.logs.protocol import TopicPartition
+from scenario_engines import Engine, each_engine, real_in_soak
+from transom.logs.protocol import Log, TopicPartition
 from transom.logs.records import from_entry, to_message
 from transom.logs.remote import RemoteLog
-from transom.logs.sqlite import SqliteLog
 from transom.model.errors import ForbiddenError, UnauthorizedError
 from transom.model.records import Record
 from transom.model.resources import JsonObject, Metadata, OwnerReference, Resource, to_json
@@ -48,7 +48,7 @@ class Region:
     """One region of one zone, whose process comes and goes; the test writes what the hub would publish."""
 
     folder: Path
-    log: SqliteLog
+    log: Log
     process: subprocess.Popen[bytes] | None = None
     counter: int = 0
     offset: int = 0
@@ -165,22 +165,23 @@ async def until_true(true: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-async def region(tmp_path: Path) -> AsyncIterator[Region]:
+async def region(engine: Engine, tmp_path: Path) -> AsyncIterator[Region]:
     (tmp_path / "region.toml").write_text(
         f'name = "eu"\nport = 0\ndata = "data"\nlink_key_hash = "{hash_secret(LINK_KEY)}"\n'
+        + engine.log_line("eu")
     )
     (tmp_path / "data").mkdir()
-    log = await SqliteLog.open(tmp_path / "data" / "log.db", CLOCK)
-    await log.create(TOPICS)
-    region = Region(tmp_path, log)
-    yield region
-    if region.process is not None:
-        await region.kill()
-    await log.close()
+    async with engine.log(tmp_path / "data", "eu") as log:
+        await log.create(TOPICS)
+        region = Region(tmp_path, log)
+        yield region
+        if region.process is not None:
+            await region.kill()
     await stop_everything(tmp_path / "data", CLOCK, grace_seconds=5)
     await until_true(lambda: not region.apps())
 
 
+@each_engine
 async def test_apps_come_back_and_outlive_their_region(region: Region) -> None:
     region.start()
     await region.want(count=2)
@@ -219,6 +220,7 @@ async def test_apps_come_back_and_outlive_their_region(region: Region) -> None:
     assert region.apps() == before
 
 
+@real_in_soak
 @pytest.mark.parametrize("nth", [1, 2])
 @pytest.mark.parametrize("point", ["driver.intended", "driver.spawned", "driver.recorded", "agent.reported"])
 async def test_killed_while_starting_nothing_runs_twice_and_nothing_is_lost(
@@ -234,6 +236,7 @@ async def test_killed_while_starting_nothing_runs_twice_and_nothing_is_lost(
     assert len(set(region.apps().values())) == len(region.apps()) == 2
 
 
+@real_in_soak
 @pytest.mark.parametrize("point", ["driver.stopping", "driver.stopped", "agent.remembered:3"])
 async def test_killed_while_stopping_the_stop_is_finished_and_the_others_stay(
     region: Region, point: str
@@ -251,6 +254,7 @@ async def test_killed_while_stopping_the_stop_is_finished_and_the_others_stay(
     assert region.apps().items() <= alive.items()
 
 
+@each_engine
 async def test_a_new_version_rolls_a_bad_one_halts_and_a_deletion_ends_it_all(region: Region) -> None:
     region.start()
     await region.want("1", count=2)
@@ -278,6 +282,7 @@ async def test_a_new_version_rolls_a_bad_one_halts_and_a_deletion_ends_it_all(re
     await region.until(lambda r: r.reports[f"{KEY}@a"].deleted)
 
 
+@real_in_soak
 async def test_an_app_that_cannot_start_shows_its_last_output(region: Region) -> None:
     region.start()
     await region.want(command=["no-such-program"])
@@ -289,6 +294,7 @@ async def test_an_app_that_cannot_start_shows_its_last_output(region: Region) ->
     await region.until_ready("3", 1)
 
 
+@real_in_soak
 async def test_a_data_folder_belongs_to_one_process(region: Region) -> None:
     region.start()
     await region.address()
@@ -305,6 +311,7 @@ async def test_a_data_folder_belongs_to_one_process(region: Region) -> None:
     assert f"in use by process {region.process.pid}" in second.stderr
 
 
+@pytest.mark.parametrize("engine", ["embedded"], indirect=True)  # Kafka is its own server
 async def test_its_server_lets_the_link_in_and_shows_its_health_to_all(region: Region) -> None:
     region.start()
     address = await region.address()

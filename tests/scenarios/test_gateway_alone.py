@@ -1,6 +1,7 @@
 """A gateway serves on what its own disk holds: hub gone, log gone, restarted at will, its table damaged.
 
 The gateways are processes; the region's log is a file that the test, in the place of a hub, appends to.
+Embedded only, for what is done to that file; `real/test_plant` takes a Kafka away from a gateway.
 """
 
 import asyncio

@@ -8,8 +8,9 @@ import contextlib
 import sys
 
 import psutil
-from benchmarks.plant import CATALOG, Plant, deployment, manifest
+from benchmarks.plant import CATALOG, deployment, manifest
 
+from scenario_engines import real_in_soak
 from transom.catalog.api_key.kind import API_KEY
 from transom.model.api_keys import hash_of, new_api_key
 from transom.runtime.randomness import choose_secret
@@ -70,8 +71,9 @@ async def served(port, key):
     return answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"ok")
 
 
-async def test_nothing_stays_of_what_strangers_send(tmp_path):
-    plant = Plant(tmp_path, ["eu"], {"a": "process"}, gateways="")
+@real_in_soak
+async def test_nothing_stays_of_what_strangers_send(engine, tmp_path):
+    plant = engine.plant(tmp_path, ["eu"], {"a": "process"}, gateways="")
     key = new_api_key(choose_secret).encode()
     async with plant.running() as hub:
         app = deployment("shop", ["eu"], command=[sys.executable, "-c", DYING], env={"PLANT": str(tmp_path)})

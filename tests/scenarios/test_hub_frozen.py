@@ -11,12 +11,11 @@ import sys
 
 import psutil
 import pytest
-from benchmarks.plant import DEPLOYMENT, Plant, deployment
+from benchmarks.plant import DEPLOYMENT, deployment
 
+from scenario_engines import each_engine, real_in_soak
 from transom.logs.protocol import Message, Topic, TopicPartition
-from transom.logs.sqlite import SqliteLog
 from transom.model.errors import UnreachableError
-from transom.runtime.clock import SystemClock
 
 SERVE = (
     "import os, socket as s; t = s.create_server(('127.0.0.1', int(os.environ['PORT'])))\n"
@@ -58,11 +57,22 @@ async def regions_live_on(plant, log, kills):
     assert await log.read({HEARTBEATS: end}, wait_seconds=30), "the region's heart stopped"
 
 
-@pytest.mark.parametrize("step", ["store.committing", "publish.read", "mirror.fetched", "log.appending"])
-async def test_regions_notice_nothing_of_a_frozen_hub(tmp_path, step):
-    plant = Plant(tmp_path, ["eu"], {"a": "process"}, 'log_level = "warning"')
+@each_engine
+async def test_regions_notice_nothing_of_a_hub_that_is_frozen_while_it_writes(engine, tmp_path):
+    await _frozen_at("store.committing", engine, tmp_path)
+
+
+@real_in_soak
+@pytest.mark.parametrize("step", ["publish.read", "mirror.fetched", "log.appending"])
+async def test_regions_notice_nothing_of_a_frozen_hub(engine, tmp_path, step):
+    if step in engine.points:
+        await _frozen_at(step, engine, tmp_path)
+
+
+async def _frozen_at(step, engine, folder):
+    plant = engine.plant(folder, ["eu"], {"a": "process"}, 'log_level = "warning"')
     part = plant.regions["eu"]
-    app = {"command": [sys.executable, "-c", SERVE], "env": {"PLANT": str(tmp_path)}}
+    app = {"command": [sys.executable, "-c", SERVE], "env": {"PLANT": str(folder)}}
     app["healthCheck"] = {"kind": "tcp", "intervalSeconds": 0.1}
     async with plant.running() as hub:
         await hub.apply(DEPLOYMENT, deployment("web", ["eu"], **app), "acme")
@@ -77,8 +87,7 @@ async def test_regions_notice_nothing_of_a_frozen_hub(tmp_path, step):
             await asyncio.wait({write, frozen}, return_when=asyncio.FIRST_COMPLETED)
             write.cancel()
             await asyncio.gather(write, return_exceptions=True)
-        log = await SqliteLog.open(part.folder / "data" / "log.db", SystemClock())
-        try:
+        async with engine.log(part.folder / "data", "eu") as log:
             await log.create([Topic("notes")])
             kills = int(os.environ.get("TRANSOM_SOAK_KILLS", "3"))
             await regions_live_on(plant, log, min(kills, 10))
@@ -92,8 +101,6 @@ async def test_regions_notice_nothing_of_a_frozen_hub(tmp_path, step):
                 condition = event.object.condition("Ready")
                 if event.object.metadata.name == "after" and condition and condition.status == "True":
                     break
-        finally:
-            await log.close()
 
 
 async def _write(hub, number):

@@ -1,6 +1,6 @@
 """A hub, two regions and their gateways, killed again and again at their durable steps while people write.
 
-Afterwards an independent look, at the files and at the machine's processes, not through our own code's
+Afterwards an independent look, at what is stored and at the machine's processes, not through our own code's
 answers: no acknowledged write lost, nothing twice in any target, no workload started twice, every API key
 answered in every region as it was declared.
 
@@ -18,16 +18,15 @@ import sys
 import aiohttp
 import msgspec
 import pytest
-from benchmarks.plant import DEPLOYMENT, Plant, deployment, manifest
+from benchmarks.plant import DEPLOYMENT, deployment, manifest
 
+from scenario_engines import each_engine, real_in_soak
 from transom.catalog.api_key.kind import API_KEY
 from transom.client.hub import ApiError
 from transom.logs.protocol import TopicPartition
 from transom.logs.records import from_entry
-from transom.logs.sqlite import SqliteLog
 from transom.model.api_keys import hash_of, new_api_key
 from transom.model.errors import UnreachableError
-from transom.runtime.clock import SystemClock
 from transom.runtime.steps import POINTS
 
 REGIONS = ("eu", "us")
@@ -42,27 +41,28 @@ LISTEN = (
 )
 SERVE = [sys.executable, "-c", LISTEN]
 REFUSALS = (404, 409)  # deleting what is not there; writing what goes at that moment
-KILLS = 22
 _REACHED_SECONDS = 30
 SETTINGS = 'log_level = "warning"\nclean_seconds = 3600\n'  # the checker wants to see every entry there was
 
 
 def test_every_point_is_killed_at_somewhere():
     assert set(HUB_POINTS) | set(REGION_POINTS) == set(POINTS)
-    assert len(POINTS) <= KILLS
 
 
-async def test_kills_at_durable_steps_lose_nothing_and_repeat_nothing(tmp_path):
-    await _survive(tmp_path, kills=KILLS, seed=int(os.environ.get("TRANSOM_SEED", "1")))
+@each_engine
+@pytest.mark.timeout(300)
+async def test_kills_at_durable_steps_lose_nothing_and_repeat_nothing(engine, tmp_path):
+    await _survive(engine, tmp_path, kills=len(engine.points), seed=int(os.environ.get("TRANSOM_SEED", "1")))
 
 
 @pytest.mark.soak
-async def test_soak_of_kills(tmp_path):
+@real_in_soak
+async def test_soak_of_kills(engine, tmp_path):
     kills = int(os.environ.get("TRANSOM_SOAK_KILLS", "500"))
     seed = int(os.environ.get("TRANSOM_SEED", "1000"))
     for number in range(0, kills, 25):
         print(f"seed {seed + number}", flush=True)  # noqa: T201  # to go on from here
-        await _survive(tmp_path / str(number), min(25, kills - number), seed + number)
+        await _survive(engine, tmp_path / str(number), min(25, kills - number), seed + number)
 
 
 class Writer:
@@ -125,25 +125,25 @@ class Writer:
             self.doubtful[name].clear()
 
 
-async def _survive(folder, kills, seed):
+async def _survive(engine, folder, kills, seed):
     rng = random.Random(seed)
-    plant = Plant(folder, REGIONS, {"null": "null", "real": "process"}, SETTINGS, gateways="")
+    plant = engine.plant(folder, REGIONS, {"null": "null", "real": "process"}, SETTINGS, gateways="")
     async with plant.running() as hub:
         writer = Writer(plant, random.Random(seed))
         await writer.write(hub, "real")
-        for part, point in _deaths(plant, rng, kills):
+        for part, point in _deaths(engine.points, plant, rng, kills):
             await _kill_once(plant, part, f"{point}:{rng.randint(1, 3)}", writer, hub)
         for name in ("null0", "real"):  # whatever happened, there is something to look at
             await _until_applied(hub, writer, name)
         await _settled(plant, hub)
-        await _check(plant, hub, writer)
+        await _check(engine, plant, hub, writer)
 
 
-def _deaths(plant, rng, kills):
+def _deaths(passed, plant, rng, kills):
     """Who dies where: every point once before any comes again, each in a part that passes it."""
     points = []
     for _ in range(kills):
-        points = points or rng.sample(POINTS, len(POINTS))
+        points = points or rng.sample(passed, len(passed))
         point = points.pop()
         hubs = [plant.hub] if point in HUB_POINTS else []
         regions = list(plant.regions.values()) if point in REGION_POINTS else []
@@ -212,7 +212,7 @@ async def _settled(plant, hub):
             await asyncio.sleep(0.1)
 
 
-async def _check(plant, hub, writer):
+async def _check(engine, plant, hub, writer):
     held = {d.metadata.name: d for d in (await hub.list_all(DEPLOYMENT, "acme")).items}
     for name, version in writer.certain.items():
         found = held[name].spec["version"] if name in held else None
@@ -222,33 +222,25 @@ async def _check(plant, hub, writer):
             version,
             writer.doubtful[name],
         )
-    revisions = _history(plant)
-    clock = SystemClock()
-    at_hub = await SqliteLog.open(plant.hub.folder / "data" / "log.db", clock)
-    try:
+    revisions = _history(engine, plant)
+    async with engine.log(plant.hub.folder / "data", "hub") as at_hub:
         changes = await _entries(at_hub, "changes")
         assert [msgspec.json.decode(entry.value)["revision"] for entry in changes] == revisions
         for name, part in plant.regions.items():
-            in_region = await SqliteLog.open(part.folder / "data" / "log.db", clock)
-            try:
+            async with engine.log(part.folder / "data", name) as in_region:
                 await _check_region(at_hub, in_region, name)
-                await _check_contexts(plant, in_region, name, held)
-                await _check_answers(plant.gateways[name].port, writer.keys)
-                _check_table(plant, part, name)
-            finally:
-                await in_region.close()
-    finally:
-        await at_hub.close()
+                await _check_contexts(engine, plant, in_region, name, held)
+            await _check_answers(plant.gateways[name].port, writer.keys)
+            _check_table(engine, plant, part, name)
     _check_workloads(plant, held)
 
 
-def _history(plant):
-    """The revisions of the history in the store's file; what is missing are rows of contexts."""
-    with contextlib.closing(sqlite3.connect(plant.hub.folder / "data" / "store.db")) as db:
-        revisions = [row[0] for row in db.execute("SELECT revision FROM history ORDER BY revision")]
-        (counter,) = db.execute("SELECT revision FROM counter").fetchone()
-        (first,) = db.execute("SELECT min(added) FROM contexts").fetchone()
-        contexts = {row[0] for row in db.execute("SELECT revision FROM contexts")}
+def _history(engine, plant):
+    """The revisions of the history in the store; what is missing are rows of contexts."""
+    revisions = [row[0] for row in engine.rows(plant, "SELECT revision FROM history ORDER BY revision")]
+    ((counter,),) = engine.rows(plant, "SELECT revision FROM counter")
+    ((first,),) = engine.rows(plant, "SELECT min(added) FROM contexts")
+    contexts = {row[0] for row in engine.rows(plant, "SELECT revision FROM contexts")}
     assert set(revisions).isdisjoint(contexts)
     assert revisions[: first - 1] == list(range(1, first))
     assert set(revisions) | contexts <= set(range(1, counter + 1))
@@ -267,16 +259,11 @@ async def _check_region(at_hub, in_region, name):
         assert [_content(entry) for entry in copy] == [_content(entry) for entry in original]
 
 
-async def _check_contexts(plant, in_region, name, held):
+async def _check_contexts(engine, plant, in_region, name, held):
     """What the region's log says of contexts is what the store has, once the last of it has come."""
-    with contextlib.closing(sqlite3.connect(plant.hub.folder / "data" / "store.db")) as db:
-        wanted = set(
-            db.execute(
-                "SELECT key, revision FROM contexts WHERE NOT deleted AND "
-                "(regions = '*' OR regions LIKE ? OR leaving LIKE ?)",
-                (f"%,{name},%",) * 2,
-            )
-        )
+    going = "SELECT key, revision FROM contexts WHERE NOT deleted AND "
+    there = "(regions = '*' OR regions LIKE ? OR leaving LIKE ?)"
+    wanted = set(engine.rows(plant, going + there, *(f"%,{name},%",) * 2))
     assert {key for key, _ in wanted if key.startswith("route/")} == {f"route/acme/{each}" for each in held}
     async with asyncio.timeout(30):
         while True:
@@ -316,13 +303,9 @@ async def _check_answers(port, keys):
             assert not await wrong()
 
 
-def _check_table(plant, part, name):
-    with contextlib.closing(sqlite3.connect(plant.hub.folder / "data" / "store.db")) as db:
-        wanted = set(
-            db.execute(
-                "SELECT key, described_revision FROM resources WHERE region = ? AND NOT deleted", (name,)
-            )
-        )
+def _check_table(engine, plant, part, name):
+    described = "SELECT key, described_revision FROM resources WHERE region = ? AND NOT deleted"
+    wanted = set(engine.rows(plant, described, name))
     with contextlib.closing(sqlite3.connect(part.folder / "data" / "desired.db")) as db:
         assert (
             set(db.execute("SELECT key, counter FROM rows WHERE NOT deleted AND key NOT GLOB '~*'")) == wanted
@@ -344,7 +327,7 @@ def _check_workloads(plant, held):
 
 
 def _content(entry):
-    return entry.partition, entry.offset, entry.key, entry.value, entry.headers, entry.timestamp_ms
+    return entry.partition, entry.key, entry.value, entry.headers, entry.timestamp_ms
 
 
 async def _entries(log, topic):

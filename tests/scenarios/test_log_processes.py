@@ -1,6 +1,7 @@
 """Real processes on one log file: together, waiting for each other, killed anywhere, out of disk.
 
 Run as a script, this module is the other process (`main` below).
+Embedded only: Kafka has processes of its own, and `real/test_kafka_faults` kills those.
 """
 
 import asyncio

@@ -2,17 +2,18 @@
 
 import asyncio
 import contextlib
-import shutil
 import sqlite3
 
-from benchmarks.plant import DEPLOYMENT, REGION, TENANT, Plant, deployment, manifest
+from benchmarks.plant import DEPLOYMENT, deployment
+
+from scenario_engines import each_engine, real_in_soak
 
 SETTINGS = 'log_level = "warning"'
 WEB = "RegionalDeployment/acme/web.eu"
 
 
-def plant_in(folder):
-    return Plant(folder, ["eu"], {"a": "null"}, SETTINGS)
+def plant_in(engine, folder):
+    return engine.plant(folder, ["eu"], {"a": "null"}, SETTINGS)
 
 
 async def until_ready(hub, name):
@@ -34,38 +35,23 @@ async def restarted(part):
     await part.ready()
 
 
-async def disk_replaced(part):
+async def disk_replaced(engine, part):
     """Kill a region, take everything that it kept, and start it again."""
     part.kill()
-    remove(part.folder / "data", "*.db*")
+    await engine.lose_region(part)
     await restarted(part)
 
 
-def remove(folder, pattern):
-    for file in list(folder.glob(pattern)):
-        if file.is_file():
-            file.unlink()
-
-
-def copied(folder, pattern, to):
-    to.mkdir(exist_ok=True)
-    for file in folder.glob(pattern):
-        if file.is_file():
-            shutil.copy2(file, to)
-
-
-async def test_a_hub_that_lost_its_store_takes_nothing_from_the_regions(tmp_path):
-    plant = plant_in(tmp_path)
-    part = plant.regions["eu"]
+@real_in_soak
+async def test_a_hub_that_lost_its_store_takes_nothing_from_the_regions(engine, tmp_path):
+    plant = plant_in(engine, tmp_path)
     async with plant.running() as hub:
         await hub.apply(DEPLOYMENT, deployment("web", ["eu"]), "acme")
         await until_ready(hub, "web")
         plant.hub.kill()
-        remove(plant.hub.folder / "data", "store.db*")
+        await engine.lose_store(plant)
         await restarted(plant.hub)
-        await hub.apply(TENANT, manifest("Tenant", {"name": "acme"}))
-        spec = {"log": f"http://127.0.0.1:{part.port}", "zones": [{"name": "a", "driver": "null"}]}
-        await hub.apply(REGION, manifest("Region", {"name": "eu"}, spec))
+        await plant.declare(hub)
         async with asyncio.timeout(60):
             while not any(WEB in road["problems"].get("sweep", "") for road in await hub.regions()):
                 await asyncio.sleep(0.05)
@@ -75,21 +61,20 @@ async def test_a_hub_that_lost_its_store_takes_nothing_from_the_regions(tmp_path
         assert held_in(plant) == {WEB}
 
 
-async def test_a_hub_with_an_older_copy_of_its_store_is_heard_by_the_regions(tmp_path):
-    plant = plant_in(tmp_path)
-    data, copy = plant.hub.folder / "data", tmp_path / "copy"
+@each_engine
+async def test_a_hub_with_an_older_copy_of_its_store_is_heard_by_the_regions(engine, tmp_path):
+    plant = plant_in(engine, tmp_path)
     async with plant.running() as hub:
         await hub.apply(DEPLOYMENT, deployment("web", ["eu"]), "acme")
         await until_ready(hub, "web")
         plant.hub.kill()
-        copied(data, "store.db*", copy)
+        await engine.copy_store(plant)
         await restarted(plant.hub)
         for number in range(5):
             await hub.apply(DEPLOYMENT, deployment("lost", ["eu"], version=str(number)), "acme")
         await until_ready(hub, "lost")
         plant.hub.kill()
-        remove(data, "store.db*")
-        copied(copy, "*", data)
+        await engine.put_store_back(plant)
         await restarted(plant.hub)
         await hub.apply(DEPLOYMENT, deployment("web", ["eu"], version="2"), "acme")
         await hub.apply(DEPLOYMENT, deployment("new", ["eu"]), "acme")
@@ -99,20 +84,23 @@ async def test_a_hub_with_an_older_copy_of_its_store_is_heard_by_the_regions(tmp
         assert "RegionalDeployment/acme/lost.eu" in held_in(plant)  # nobody asked for it to go
 
 
-async def test_a_hub_whose_store_and_log_are_both_older_copies_is_noticed_by_what_regions_know(tmp_path):
-    plant = plant_in(tmp_path)
-    data, copy = plant.hub.folder / "data", tmp_path / "copy"
+@real_in_soak
+async def test_a_hub_whose_store_and_log_are_both_older_copies_is_noticed_by_what_regions_know(
+    engine, tmp_path
+):
+    plant = plant_in(engine, tmp_path)
     async with plant.running() as hub:
         await hub.apply(DEPLOYMENT, deployment("web", ["eu"]), "acme")
         await until_ready(hub, "web")
         plant.hub.kill()
-        copied(data, "*.db*", copy)
+        await engine.copy_store(plant)
+        await engine.copy_hub_log(plant)
         await restarted(plant.hub)
         await hub.apply(DEPLOYMENT, deployment("lost", ["eu"]), "acme")
         await until_ready(hub, "lost")
         plant.hub.kill()
-        remove(data, "*.db*")
-        copied(copy, "*", data)
+        await engine.put_store_back(plant)
+        await engine.put_hub_log_back(plant)
         plant.hub.start()
         async with asyncio.timeout(60):
             while plant.hub.running:
@@ -126,28 +114,32 @@ async def test_a_hub_whose_store_and_log_are_both_older_copies_is_noticed_by_wha
         assert "RegionalDeployment/acme/lost.eu" in held_in(plant)  # nobody asked for it to go
 
 
-async def test_a_region_that_lost_everything_gets_everything_again(tmp_path):
-    plant = plant_in(tmp_path)
+@each_engine
+async def test_a_region_that_lost_everything_gets_everything_again(engine, tmp_path):
+    plant = plant_in(engine, tmp_path)
     part = plant.regions["eu"]
     async with plant.running() as hub:
         await hub.apply(DEPLOYMENT, deployment("web", ["eu"]), "acme")
         await until_ready(hub, "web")
-        await disk_replaced(part)  # and nothing changes at the hub
+        await disk_replaced(engine, part)  # and nothing changes at the hub
         async with asyncio.timeout(60):
             while held_in(plant) != {WEB}:
                 await asyncio.sleep(0.05)
         await hub.apply(DEPLOYMENT, deployment("web", ["eu"], version="2"), "acme")
         await until_ready(hub, "web")
-        assert not (await hub.regions())[0]["problems"]
+        async with asyncio.timeout(60):
+            while (await hub.regions())[0]["problems"]:
+                await asyncio.sleep(0.05)
 
 
-async def test_a_region_that_lost_everything_is_told_the_next_change_as_well(tmp_path):
-    plant = plant_in(tmp_path)
+@real_in_soak
+async def test_a_region_that_lost_everything_is_told_the_next_change_as_well(engine, tmp_path):
+    plant = plant_in(engine, tmp_path)
     part = plant.regions["eu"]
     async with plant.running() as hub:
         await hub.apply(DEPLOYMENT, deployment("web", ["eu"]), "acme")
         await until_ready(hub, "web")
-        await disk_replaced(part)
+        await disk_replaced(engine, part)
         await hub.apply(DEPLOYMENT, deployment("other", ["eu"]), "acme")  # before anything was noticed
         await until_ready(hub, "other")
         assert held_in(plant) == {WEB, "RegionalDeployment/acme/other.eu"}

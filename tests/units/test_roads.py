@@ -36,6 +36,10 @@ class Line:
         self._log = log
         self.cut = False
 
+    @property
+    def trouble(self) -> str:
+        return ""
+
     def __getattr__(self, name):
         if self.cut:
             raise UnreachableError("nobody answers")

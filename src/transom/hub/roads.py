@@ -144,7 +144,7 @@ class Roads:
     async def report(self) -> RoadsReport:
         """How the roads are now; asks the region, for a second at most."""
         now = self.clock.wall()
-        down, up = await asyncio.gather(_within(self._down_lag()), _within(self.mirror.lag()))
+        (down, _), (up, late) = await asyncio.gather(_within(self._down_lag()), _within(self.mirror.lag()))
         swept, agreed = self.publisher.state.last_sweep, self._agreed_at
         return RoadsReport(
             region=self.region,
@@ -157,7 +157,7 @@ class Roads:
             last_sweep_age_seconds=round(now - swept, 1) if swept else None,
             sweep_differences=self.publisher.state.differences_found,
             gaps=list(self.mirror.state.gaps),
-            problems=self._problems(),
+            problems=self._problems(late),
             context_age_seconds=_rounded(self.contexts.beats.age_seconds()) if self.contexts else None,
             gateways=self.contexts.beats.described() if self.contexts else [],
         )
@@ -189,13 +189,19 @@ class Roads:
         unpublished = await self.store.region_rows(self.region, self.publisher.state.revision, 1000)
         return waiting + len(unpublished.rows)
 
-    def _problems(self) -> dict[str, str]:
+    def _problems(self, late: str) -> dict[str, str]:
+        """What ails, by part; `late` says so when the region's log was asked now and did not answer."""
         mine = {task.get_name() for task in self._tasks}
         problems = {
             name: state.error
             for name, state in self._workers.states.items()
             if name in mine and state.state != "running"
         }
+        logs = {
+            "log of the region": self.region_log.trouble or late,
+            "log of the hub": self.hub_log.trouble,
+        }
+        problems.update({log: why for log, why in logs.items() if why})
         if self.silence.is_silent:
             problems["region"] = f"not heard of for {self.silence.seconds:.0f} s; its status is unknown"
         unknown = self.publisher.state.strangers
@@ -215,10 +221,12 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 1)
 
 
-async def _within(asked: Awaitable[T]) -> T | None:
-    """The answer, or None when it does not come in time."""
+async def _within(asked: Awaitable[T]) -> tuple[T | None, str]:
+    """The answer, or None when there is none, and what to say when that is for the time it takes."""
     try:
         async with asyncio.timeout(_ASK_SECONDS):
-            return await asked
-    except (TransomError, TimeoutError):
-        return None
+            return await asked, ""
+    except TransomError:
+        return None, ""  # workers that ask are told the same
+    except TimeoutError:
+        return None, f"does not answer within {_ASK_SECONDS:g} s"

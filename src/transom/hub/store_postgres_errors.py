@@ -22,6 +22,7 @@ _TO_CHANGE = (
     (r"permission denied for database", "grant this user CONNECT on it"),
     (r"certificate verify failed", "store_trust must hold the certificate of whoever signed the server's"),
     (r"server certificate for", "name the server in store as its certificate does"),
+    (r"Name or service not known|No address associated", "correct the server's name in store"),
     (r"server does not support SSL", "turn TLS on at the server (ssl = on)"),
     (r"root certificate", "store_trust must be a file of certificates (PEM)"),
 )

@@ -28,11 +28,15 @@ _carried = Counter("transom_mirror_entries_total", "Entries mirrored", ["link"],
 _gaps = Counter("transom_mirror_gaps_total", "Times the source had lost entries", ["link"], registry=metrics)
 
 
-class PartitionPosition(msgspec.Struct, frozen=True):
-    """The next offset to mirror, and which incarnation of the topic it counts in."""
+class PartitionPosition(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The next offset to mirror, and which incarnation of the topic it counts in.
+
+    The `holes` from there on hold no entries, see `Entry`.
+    """
 
     topic_id: str
     offset: int
+    holes: int = 0
 
 
 class MirrorPosition(msgspec.Struct, frozen=True):
@@ -59,6 +63,7 @@ class Mirror:
     names: Mapping[str, str]
     confirm: Confirm = always
     state: MirrorState = field(default_factory=MirrorState)
+    _holes: dict[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
 
     async def run(self) -> None:
         """Mirror for ever. Raises what the logs raise; `FencedError` when another mirror took over."""
@@ -72,7 +77,7 @@ class Mirror:
             try:
                 entries = await self.source.read(offsets, most=_BATCH, wait_seconds=_WAIT_SECONDS)
             except OutOfRangeError:
-                position = standing(ids, offsets)
+                position = standing(ids, offsets, self._holes)
                 ids = await self._prepare()
                 offsets = self.state.offsets = await self._offsets(ids, position)
                 continue
@@ -80,7 +85,8 @@ class Mirror:
                 continue
             step("mirror.fetched")
             reached = {**offsets, **after(entries)}
-            moved = position_message(self.link, MirrorPosition(standing(ids, reached)))
+            self._holes.update({entry.position: entry.holes for entry in entries})
+            moved = position_message(self.link, MirrorPosition(standing(ids, reached, self._holes)))
             await self.target.append([*copies(entries, self.names), moved], fence=fence)
             step("mirror.appended")
             offsets.update(reached)
@@ -115,11 +121,15 @@ class Mirror:
             for partition, bounds in (await self.source.bounds(topic)).items():
                 held = position.get(f"{topic}/{partition}")
                 if held is not None and (
-                    held.topic_id != ids[topic] or not bounds.start <= held.offset <= bounds.end
+                    held.topic_id != ids[topic]
+                    or held.offset > bounds.end
+                    or held.offset + held.holes < bounds.start
                 ):
                     self._note_gap(OutOfRangeError(topic, partition, held.offset, *bounds))
                     held = None
-                offsets[TopicPartition(topic, partition)] = held.offset if held else bounds.start
+                at = TopicPartition(topic, partition)
+                offset = offsets[at] = max(held.offset if held else 0, bounds.start)
+                self._holes[at] = held.offset + held.holes - offset if held else 0
         return offsets
 
     def _note_gap(self, gap: OutOfRangeError) -> None:
@@ -128,10 +138,12 @@ class Mirror:
         self.state.gaps = [*self.state.gaps[-9:], str(gap)]
 
 
-def standing(ids: Mapping[str, str], offsets: Mapping[TopicPartition, int]) -> dict[str, PartitionPosition]:
-    """`offsets` as they are kept in the target."""
+def standing(
+    ids: Mapping[str, str], offsets: Mapping[TopicPartition, int], holes: Mapping[TopicPartition, int]
+) -> dict[str, PartitionPosition]:
+    """`offsets`, and the `holes` behind them, as they are kept in the target."""
     return {
-        f"{at.topic}/{at.partition}": PartitionPosition(ids[at.topic], offset)
+        f"{at.topic}/{at.partition}": PartitionPosition(ids[at.topic], offset, holes.get(at, 0))
         for at, offset in offsets.items()
     }
 

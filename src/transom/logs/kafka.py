@@ -2,8 +2,8 @@
 
 Offsets leave gaps where transactions end. What goes to one partition without a fence is one idempotent batch;
 all else is a transaction. Only what is committed is read. Kafka cleans up by itself, by the times that
-entries carry. Parts: `kafka_address`, `kafka_cluster`, `kafka_topics`, `kafka_fetch`, `kafka_writers`,
-`kafka_fences`, `kafka_groups`.
+entries carry. Parts: `kafka_address`, `kafka_reaching`, `kafka_cluster`, `kafka_topics`, `kafka_fetch`,
+`kafka_writers`, `kafka_fences`, `kafka_groups`.
 """
 
 import ssl
@@ -61,6 +61,11 @@ class KafkaLog:
         self._whole: TransactionWriter | None = None
         self._fences = Fences(self._cluster, self._topics, self._readers)
         self._groups = Groups(self._cluster)
+
+    @property
+    def trouble(self) -> str:
+        """See `Log.trouble`."""
+        return self._cluster.trouble
 
     async def create(self, topics: Sequence[Topic]) -> None:
         """See `Log.create`."""

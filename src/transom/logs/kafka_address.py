@@ -34,6 +34,11 @@ class KafkaAddress(NamedTuple):
         """As Kafka's clients write it: host:port for each broker."""
         return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts]
 
+    @property
+    def scheme(self) -> str:
+        """What its URL begins with."""
+        return f"{TLS_SCHEME if self.tls else PLAIN_SCHEME}://"
+
     def __str__(self) -> str:
         return f"Kafka at {','.join(self.bootstrap)}"
 

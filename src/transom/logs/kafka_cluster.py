@@ -1,29 +1,28 @@
 """The way to a Kafka cluster: connections, who leads what, and trying again while brokers come and go.
 
 aiokafka's client keeps connections, credentials and the list of brokers; what is asked, of whom, and what an
-answer means is decided here and in the modules beside. Next on the data's way: `kafka_topics`, `kafka_fetch`,
-`kafka_produce`, `kafka_groups`.
+answer means is decided here and in the modules beside; `kafka_reaching` says why nobody answers. Next on the
+data's way: `kafka_topics`, `kafka_fetch`, `kafka_produce`, `kafka_groups`.
 """
 
 import asyncio
-import contextlib
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, TypeVar
 
 from aiokafka.client import AIOKafkaClient, CoordinationType
-from aiokafka.conn import create_conn  # pyright: ignore[reportUnknownVariableType]
-from aiokafka.errors import KafkaError
+from aiokafka.errors import NodeNotReadyError
 from aiokafka.protocol.coordination import FindCoordinatorRequest
+from prometheus_client import Counter, Gauge, Histogram
 
 from transom.logs import kafka_api as api
 from transom.logs.kafka_address import KafkaAddress
+from transom.logs.kafka_reaching import FAILURES, REQUEST_SECONDS, explain, said, why_away
 from transom.model.errors import (
     ForbiddenError,
     InvalidError,
     Problem,
-    UnauthorizedError,
     UnknownTopicError,
     UnreachableError,
 )
@@ -31,6 +30,7 @@ from transom.runtime.backoff import Backoff
 from transom.runtime.clock import Clock
 from transom.runtime.randomness import Randomness
 from transom.runtime.tasks import OwnTasks
+from transom.runtime.telemetry import metrics
 
 T = TypeVar("T")
 
@@ -38,7 +38,6 @@ MAIN = 0
 """The lane of requests that are answered at once. Brokers answer the requests of a connection one after
 another, so whoever lets a broker wait has a lane, which is a connection, of its own."""
 
-_REQUEST_SECONDS = 10.0
 _PATIENCE_SECONDS = 20.0
 _LAYOUT_SECONDS = 30.0
 _FIRST_RETRY_SECONDS = 0.004
@@ -48,8 +47,36 @@ _MOST_RETRY_SECONDS = 0.5
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
+_failed_tries = Counter(
+    "transom_kafka_failed_tries_total",
+    "Requests to Kafka that failed and are tried again",
+    ["broker", "error"],
+    registry=metrics,
+)
+_waiting_calls = Gauge(
+    "transom_kafka_waiting_calls",
+    "Calls that failed at least once and are being tried again",
+    ["kafka"],
+    registry=metrics,
+)
+_request_seconds = Histogram(
+    "transom_kafka_request_seconds",
+    "How long brokers take for what they answer at once",
+    ["broker"],
+    buckets=(0.01, 0.1, 1, 10),
+    registry=metrics,
+)
+
+
 class TransientError(Exception):
-    """It did not work now; `KafkaCluster.retrying` tries again."""
+    """It did not work now; `KafkaCluster.retrying` tries again.
+
+    `error` is why in a few words of which there are not many, `broker` whose error it is: both are counted.
+    """
+
+    def __init__(self, told: str, *, broker: str = "", error: str = "") -> None:
+        super().__init__(told)
+        self.broker, self.error = broker, error or told
 
 
 class KafkaCluster:
@@ -76,6 +103,14 @@ class KafkaCluster:
         self._layouts: dict[str, api.TopicLayout] = {}
         self._layouts_until = 0.0
         self._coordinators: dict[tuple[int, str], int] = {}
+        self._troubles: dict[object, str] = {}
+        """Why each call that is being tried again was not answered; the newest last."""
+
+    @property
+    def trouble(self) -> str:
+        """See `Log.trouble`."""
+        newest = next(reversed(self._troubles.values()), "")
+        return newest and f"{self.address}: {newest}"
 
     async def close(self) -> None:
         """End what is under way, and close every connection."""
@@ -84,7 +119,12 @@ class KafkaCluster:
 
     async def _disconnect(self) -> None:
         client, self._client = self._client, None
-        if client is not None:
+        if client is None:
+            return
+        try:
+            await client.close()
+        except FAILURES:
+            client._sync_task = None  # noqa: SLF001  # which had ended by this error; its connections are still to be closed
             await client.close()
 
     # --- asking ---
@@ -92,34 +132,65 @@ class KafkaCluster:
     async def ask(self, node: int | None, request: Any, lane: int = MAIN) -> Any:
         """The answer of broker `node` (None: any) to `request`. Raises `TransientError`."""
         client = await self._connected()
+        if node is None:
+            node = client.get_random_node()
+        if node is None or node < 0:
+            self._forget()
+            raise TransientError("no broker leads it now")
+        broker = _broker(client, node)
+        began = self.clock.monotonic()
         try:
-            if node is None:
-                node = client.get_random_node()
-            if node is None or node < 0:
-                raise TransientError("no broker leads it now")
-            return await client.send(node, request, group=lane)
-        except (KafkaError, OSError, TimeoutError) as error:
-            # A broker that does not answer may have lost what it led.
-            self._layouts.clear()
-            self._coordinators.clear()
-            raise TransientError(_said(error)) from error
+            answer = await client.send(node, request, group=lane)
+        except FAILURES as error:
+            self._forget()
+            why = said(error)
+            if isinstance(error, NodeNotReadyError) and broker is not None:
+                why = await why_away(*broker) or "lets nobody in"
+            named = _named(broker)
+            raise TransientError(f"{named}: {why}" if named else why, broker=named, error=why) from error
+        if lane == MAIN:
+            _request_seconds.labels(_named(broker)).observe(self.clock.monotonic() - began)
+        return answer
+
+    def _forget(self) -> None:
+        """Ask anew who has what: a broker that does not answer may have lost what it led."""
+        self._layouts.clear()
+        self._coordinators.clear()
 
     async def retrying(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
         """What `attempt` returns, tried again while it raises `TransientError`, for 20 s at most.
 
         Raises `UnreachableError` then: it may have happened.
         """
-        backoff = Backoff(self._randomness, _FIRST_RETRY_SECONDS, _MOST_RETRY_SECONDS)
+        try:
+            return await attempt()
+        except TransientError as error:
+            failed = error
         until = self.clock.monotonic() + _PATIENCE_SECONDS
-        while True:
-            try:
-                return await attempt()
-            except TransientError as error:
+        backoff = Backoff(self._randomness, _FIRST_RETRY_SECONDS, _MOST_RETRY_SECONDS)
+        call = object()
+        waiting = _waiting_calls.labels(",".join(self.address.bootstrap))
+        waiting.inc()
+        try:
+            while True:
+                self._note(call, failed)
                 if self.clock.monotonic() >= until:
                     await self._disconnect()  # what we know of its brokers may be outdated: begin again
-                    raise UnreachableError(f"{self.address} cannot {what} now: {error}") from None
+                    raise UnreachableError(f"{self.address} cannot {what} now: {failed}")
                 await self.clock.sleep(backoff.next_seconds())
                 self._layouts.clear()
+                try:
+                    return await attempt()
+                except TransientError as error:
+                    failed = error
+        finally:
+            waiting.dec()
+            self._troubles.pop(call, None)
+
+    def _note(self, call: object, failed: TransientError) -> None:
+        self._troubles.pop(call, None)  # the newest is last
+        self._troubles[call] = str(failed)
+        _failed_tries.labels(failed.broker or ",".join(self.address.bootstrap), failed.error).inc()
 
     def check(self, code: int, where: str) -> None:
         """Raises what Kafka's error `code` means, `TransientError` for what is worth trying again."""
@@ -128,7 +199,7 @@ class KafkaCluster:
         if api.is_transient(code):
             if code in (14, 15, 16):
                 self._coordinators.clear()
-            raise TransientError(f"{where}: {api.code_name(code)}")
+            raise TransientError(f"{where}: {api.code_name(code)}", error=api.code_name(code))
         if code == api.UNKNOWN:
             raise UnreachableError(
                 f"{self.address} failed at {where}, its log says why; it may have happened"
@@ -204,15 +275,15 @@ class KafkaCluster:
                 )
                 try:
                     await client.bootstrap()
-                except KafkaError:
+                except FAILURES:
                     await client.close()
-                    await self._explain()
-                    raise TransientError("no broker answers") from None
+                    why = await explain(self.address, self._access())
+                    raise TransientError(f"no broker answers: {why}", error="no broker answers") from None
                 self._client = client
         return self._client
 
     def _access(self) -> dict[str, Any]:
-        given: dict[str, Any] = {"request_timeout_ms": int(_REQUEST_SECONDS * 1000), "ssl_context": self._tls}
+        given: dict[str, Any] = {"request_timeout_ms": int(REQUEST_SECONDS * 1000), "ssl_context": self._tls}
         transport = "SSL" if self._tls else "PLAINTEXT"
         if not self.address.user:
             return given | {"security_protocol": transport}
@@ -223,28 +294,12 @@ class KafkaCluster:
             "sasl_plain_password": self._password,
         }
 
-    async def _explain(self) -> None:
-        """Raise why no broker lets us in, when it is not that none is there."""
-        for host, port in self.address.hosts:
-            try:
-                connection: Any = await create_conn(host, port, client_id="transom", **self._access())
-            except ssl.SSLError as error:
-                raise InvalidError(
-                    f"address of {self.address}",
-                    [Problem("", f"TLS with {host}:{port} fails: {_said(error)}")],
-                ) from None
-            except KafkaError as error:
-                if "Authentication" in type(error).__name__ or "Sasl" in type(error).__name__:
-                    raise UnauthorizedError(
-                        f"{host}:{port} refuses user {self.address.user!r} with {self.address.mechanism}; "
-                        f"check the password in its file, and the mechanism"
-                    ) from None
-            except (OSError, TimeoutError):
-                continue
-            else:
-                with contextlib.suppress(Exception):
-                    await connection.close()
+
+def _broker(client: Any, node: int) -> tuple[str, int] | None:
+    """Where broker `node` is; None when that is not known any more."""
+    held = client.cluster.broker_metadata(node)
+    return None if held is None else (held.host, held.port)
 
 
-def _said(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+def _named(broker: tuple[str, int] | None) -> str:
+    return "" if broker is None else f"{broker[0]}:{broker[1]}"

@@ -7,6 +7,7 @@ Aborted records are left out by the list that comes with each answer (KIP-98). N
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import msgspec
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.control_record import ControlRecord
 from aiokafka.record.memory_records import MemoryRecords
@@ -56,6 +57,9 @@ def committed(
         elif not (batch.is_transactional and batch.producer_id in dropping):
             entries.extend(_entry(at, record) for record in batch if record.offset >= offset)
         offset = max(offset, batch.next_offset)
+    if entries and (holes := offset - entries[-1].offset - 1):
+        # Where an entry follows, that one's being there says as much.
+        entries[-1] = msgspec.structs.replace(entries[-1], holes=holes)
     return entries, offset
 
 

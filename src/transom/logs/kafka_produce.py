@@ -123,7 +123,7 @@ async def _by_leader(
     for at in batches:
         leader = await cluster.leader(*at)
         if leader < 0:
-            raise TransientError(f"{at.topic}/{at.partition} has no leader")
+            raise TransientError(f"{at.topic}/{at.partition} has no leader", error="no leader")
         found.setdefault(leader, []).append(at)
     return found
 

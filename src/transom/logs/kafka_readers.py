@@ -155,9 +155,8 @@ class Reader:
     async def _out_of_range(self, at: TopicPartition, offset: int) -> Exception:
         held = (await bounds(self._cluster, at.topic))[at.partition]
         if held.start <= offset <= held.end:
-            return TransientError(
-                f"{at.topic}/{at.partition} moves"
-            )  # to a leader that lags behind the old one
+            # To a leader that lags behind the old one.
+            return TransientError(f"{at.topic}/{at.partition} moves", error="moves")
         return OutOfRangeError(at.topic, at.partition, offset, held.start, held.end)
 
 

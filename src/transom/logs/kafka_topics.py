@@ -178,7 +178,7 @@ class KafkaTopics:
                 or len(layout.leaders) < topic.partitions
                 or any(leader < 0 for leader in layout.leaders.values())
             ):
-                raise TransientError(f"topic {topic.name!r} has no leader yet")
+                raise TransientError(f"topic {topic.name!r} has no leader yet", error="no leader")
 
     def _check(self, code: int, name: str, message: str | None) -> None:
         if code and not api.is_transient(code) and not api.is_forbidden(code):

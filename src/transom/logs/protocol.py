@@ -62,7 +62,11 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """What stands in a log."""
+    """What stands in a log.
+
+    `holes` are offsets right behind it that hold no entry and never will (where a Kafka transaction ends), as
+    far as they were seen: when the partition begins behind them, nothing behind this entry is gone.
+    """
 
     topic: str
     partition: int
@@ -71,6 +75,7 @@ class Entry(msgspec.Struct, frozen=True):
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+    holes: int = 0
 
     @property
     def position(self) -> TopicPartition:
@@ -107,6 +112,13 @@ class Log(Protocol):
     """A region's ordered event log. All methods raise `UnreachableError` when the engine is away,
     `StorageFullError` when it has no room, and change nothing when they raise anything else.
     """
+
+    @property
+    def trouble(self) -> str:
+        """Why a call that is under way has not been answered yet: which address, and what is wrong there.
+        Empty when nothing is known to be wrong, and where calls say so themselves, at once.
+        """
+        ...
 
     async def create(self, topics: Sequence[Topic]) -> None:
         """Make sure the topics exist. Raises `InvalidError` when one exists and is kept differently

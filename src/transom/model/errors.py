@@ -98,7 +98,9 @@ class OutOfRangeError(TransomError):
 
 
 class UnknownTopicError(NotFoundError):
-    """The log has no topic of this name."""
+    """The log has no topic of this name; whoever owns it may make it later."""
+
+    advice = Advice.RETRY
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
@@ -117,6 +119,10 @@ class UnreachableError(TransomError):
     """The other side did not answer; what was asked may or may not have happened."""
 
     advice = Advice.RETRY
+
+
+class UnknownHostError(UnreachableError):
+    """No name service knows the other side's name: a mistake when it never did, and else an outage of its."""
 
 
 class SaturatedError(TransomError):

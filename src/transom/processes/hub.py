@@ -1,5 +1,6 @@
 """The hub's process: configuration in, a running hub until it is told to stop."""
 
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from transom.catalog.contexts import shipped_contexts
@@ -7,7 +8,7 @@ from transom.catalog.deployment.controller import DeploymentController
 from transom.catalog.kinds import shipped
 from transom.hub.config import HubConfig
 from transom.hub.service import running_hub
-from transom.processes.lifetime import collect_seldom, until_told_to_stop
+from transom.processes.lifetime import collect_seldom, started, until_told_to_stop
 from transom.runtime.clock import SystemClock
 from transom.runtime.config import load
 from transom.runtime.randomness import Randomness
@@ -17,13 +18,20 @@ log = get_logger(__name__)
 
 
 async def run_hub(config_path: Path) -> None:
-    """Run the hub of a configuration file until SIGTERM or SIGINT. Raises what `running_hub` raises."""
+    """Run the hub of a configuration file until SIGTERM or SIGINT; it begins once its store and log answer.
+
+    Raises what `running_hub` raises.
+    """
     config = load(config_path, HubConfig)
     configure_logging("hub", config.log_level)
     kinds = shipped_contexts(config.context_modules)
     controllers = [DeploymentController()]
-    parts = running_hub(config, shipped(), kinds, controllers, SystemClock(), Randomness(), ready=_announce)
-    async with parts:
+    clock, randomness = SystemClock(), Randomness()
+
+    def parts() -> AbstractAsyncContextManager[object]:
+        return running_hub(config, shipped(), kinds, controllers, clock, randomness, ready=_announce)
+
+    async with started(parts, clock):
         collect_seldom()
         await until_told_to_stop()
 

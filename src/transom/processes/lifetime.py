@@ -1,8 +1,46 @@
-"""How a process lives: how it collects its garbage, and how long it runs."""
+"""How a process lives: how it begins, how it collects its garbage, and how long it runs."""
 
 import asyncio
+import contextlib
 import gc
 import signal
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager
+
+from transom.model.errors import UnknownHostError, UnreachableError
+from transom.runtime.clock import Clock
+from transom.runtime.telemetry import get_logger
+
+log = get_logger(__name__)
+
+_TRY_SECONDS = 1.0
+_TELL_SECONDS = 60.0
+
+
+@contextlib.asynccontextmanager
+async def started(
+    parts: Callable[[], AbstractAsyncContextManager[object]], clock: Clock
+) -> AsyncGenerator[None]:
+    """What `parts` makes, running inside the block; begun anew for as long as an engine it needs is away, so
+    that machines may start in any order.
+
+    Raises what `parts` raises otherwise: what somebody has to change, a host name that nobody knows included.
+    SIGTERM ends the process at once meanwhile: nothing has begun that needs a farewell.
+    """
+    told = -_TELL_SECONDS
+    async with contextlib.AsyncExitStack() as stack:
+        while True:
+            try:
+                await stack.enter_async_context(parts())
+                break
+            except UnknownHostError:
+                raise
+            except UnreachableError as error:
+                if clock.monotonic() - told >= _TELL_SECONDS:
+                    told = clock.monotonic()
+                    log.warning("waiting for what is away, and trying again", error=str(error))
+            await clock.sleep(_TRY_SECONDS)
+        yield
 
 
 def collect_seldom() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from transom.catalog.deployment.driver import RegionalDeploymentPlanner
 from transom.catalog.deployment.kind import REGIONAL_DEPLOYMENT
 from transom.model.errors import InvalidError, Problem
-from transom.processes.lifetime import collect_seldom, until_told_to_stop
+from transom.processes.lifetime import collect_seldom, started, until_told_to_stop
 from transom.region.config import RegionConfig
 from transom.region.service import running_region
 from transom.runtime.clock import SystemClock
@@ -17,7 +17,7 @@ log = get_logger(__name__)
 
 
 async def run_region(config_path: Path, name: str | None = None) -> None:
-    """Run the region of a configuration file until SIGTERM or SIGINT.
+    """Run the region of a configuration file until SIGTERM or SIGINT; it begins once its log answers.
 
     Raises what `running_region` raises, and `InvalidError` when the file is not of the region `name`.
     """
@@ -27,7 +27,8 @@ async def run_region(config_path: Path, name: str | None = None) -> None:
         raise InvalidError(f"configuration {config_path}", [Problem("name", wrong)])
     configure_logging(f"region/{config.name}", config.log_level)
     planners = {REGIONAL_DEPLOYMENT.name: RegionalDeploymentPlanner()}
-    async with running_region(config, planners, SystemClock(), Randomness(), _announce):
+    clock, randomness = SystemClock(), Randomness()
+    async with started(lambda: running_region(config, planners, clock, randomness, _announce), clock):
         collect_seldom()
         await until_told_to_stop()
 
