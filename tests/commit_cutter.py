@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 BEFORE = "before the commit"
 AFTER = "before its answer"
+
+_COMMIT = b"COMMIT\0"
+"""The statement, and what the server says when it is done; one that begins says READ COMMITTED."""
 
 
 class CommitCutter:
@@ -24,15 +27,16 @@ class CommitCutter:
         try:
             while data := await client.read(1 << 16):
                 writing = writing or b"FOR UPDATE" in data
-                if self.cut and writing and b"COMMIT" in data:
+                if self.cut and writing and _COMMIT in data:
                     self.cuts += 1
                     how, self.cut = self.cut, ""
                     back.cancel()
+                    await asyncio.wait([back])
                     if how is AFTER:
                         server.write(data)
-                        await replies.read(1)  # the server has answered: it is committed
+                        await replies.readuntil(_COMMIT)
                     return
-                writing = writing and b"COMMIT" not in data
+                writing = writing and _COMMIT not in data
                 server.write(data)
         finally:
             for end in (answers, server):
@@ -48,7 +52,7 @@ async def pass_on(replies: asyncio.StreamReader, answers: asyncio.StreamWriter) 
 
 
 @contextlib.asynccontextmanager
-async def commit_cutter(server_port: int) -> AsyncIterator[CommitCutter]:
+async def commit_cutter(server_port: int) -> AsyncGenerator[CommitCutter]:
     cutter = CommitCutter(server_port)
     server = await asyncio.start_server(cutter.serve, "127.0.0.1", 0)
     cutter.port = server.sockets[0].getsockname()[1]

@@ -21,6 +21,7 @@ from transom.hub.store_duties import require
 from transom.hub.store_engine import Database, News, engine_of
 from transom.hub.store_history import Event
 from transom.hub.store_levels import StoreLevels
+from transom.hub.store_portions import in_portions
 from transom.hub.store_schema import counter, outbox, positions, resources
 from transom.hub.store_write import Committed, Job, commit, is_storable
 from transom.logs.protocol import TopicPartition
@@ -299,24 +300,20 @@ class Store:
 
         Up to `most` of them, and about 4 MiB.
         """
+        now = select(counter.c.revision).scalar_subquery()
+        columns = (resources.c.body, resources.c.described_revision, resources.c.deleted, now)
+        query = select(*columns).where(resources.c.region == region)
 
         def work(db: Connection) -> RegionRows:
-            query = (
-                select(resources.c.body, resources.c.described_revision, resources.c.deleted)
-                .where(resources.c.region == region, resources.c.described_revision > after)
-                .order_by(resources.c.described_revision)
-                .limit(most)
-            )
             rows: list[RegionRow] = []
-            size = 0
-            # As needed: a database that sends all at once would send far more than is kept.
-            with db.execute(query.execution_options(stream_results=True)) as found:
-                for body, at, gone in found:
-                    rows.append(RegionRow(from_json(body), at, gone))
-                    size += len(body)
-                    if size >= _ROWS_BYTES_MAX or len(rows) == most:
-                        return RegionRows(rows, at, more=True)
-            return RegionRows(rows, _counter(db)[1], more=False)
+            size = newest = 0
+            for body, at, gone, known in in_portions(db, query, resources.c.described_revision, after, most):
+                newest = known
+                rows.append(RegionRow(from_json(body), at, gone))
+                size += len(body)
+                if size >= _ROWS_BYTES_MAX or len(rows) == most:
+                    return RegionRows(rows, at, more=True)
+            return RegionRows(rows, newest or _counter(db)[1], more=False)
 
         return await self.read(work)
 

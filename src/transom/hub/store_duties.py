@@ -43,9 +43,11 @@ def take(db: Connection, seen: Lease, beat_of_holder: int | None, holder: str) -
     if beat_of_holder is not None:
         lives = exists().where(processes.c.id == seen.holder, processes.c.beat > beat_of_holder)
         wanted &= ~lives
+    if db.execute(select(duties.c.name).where(wanted).with_for_update()).first() is None:
+        return None
     taken = Lease(seen.duty, holder, seen.token + 1)
-    done = db.execute(update(duties).where(wanted).values(holder=holder, token=taken.token))
-    return taken if done.rowcount == 1 else None
+    db.execute(update(duties).where(duties.c.name == seen.duty).values(holder=holder, token=taken.token))
+    return taken
 
 
 def give_up(db: Connection, lease: Lease) -> None:

@@ -8,28 +8,24 @@ used, `store_postgres_watch` wakes other processes.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-import psycopg
-from psycopg.errors import OperationalError
+from psycopg import IsolationLevel
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from transom.hub.store_address import PostgresAddress
 from transom.hub.store_postgres_errors import our_error
+from transom.hub.store_postgres_link import Link, SilentError
 from transom.model.errors import InvalidError, UnreachableError
 
 T = TypeVar("T")
-RV = TypeVar("RV")
 
 _CONNECT_SECONDS = 5
 _FROZEN_SECONDS = 10
 _LOCK_SECONDS = 15
 _STATEMENT_SECONDS = 30
-_ANSWER_SECONDS = 45.0
-"""How long an answer may take before the server counts as gone: it ends its statements before that."""
-
 _CUT_OFF_WHILE_IDLE = {"25P03", "25P04"}
 """The server had ended the session for its silence before it heard of the commit."""
 
@@ -56,26 +52,6 @@ _WHOLE_TRANSACTIONS = """
 _DURABLE = """
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
 """
-
-
-class SilentError(OperationalError):
-    """The server holds the connection open but does not answer."""
-
-
-class Link(psycopg.Connection[Any]):
-    """A connection that gives up, and closes, when an answer takes longer than `patience_seconds`."""
-
-    patience_seconds: float | None = _ANSWER_SECONDS
-
-    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-        """See `psycopg.Connection.wait`."""
-        if timeout is not None or self.patience_seconds is None:
-            return super().wait(gen, interval, timeout)
-        try:
-            return super().wait(gen, interval, self.patience_seconds)
-        except psycopg.errors._WaitTimeout:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-            self.pgconn.finish()
-            raise SilentError(f"no answer within {self.patience_seconds:g} s") from None
 
 
 class PostgresServer:
@@ -125,11 +101,11 @@ class PostgresServer:
             raise UnreachableError(str(error)) from None
 
 
-def engine(server: PostgresServer, *, bounded: bool = True, **options: Any) -> Engine:
+def engine(connect: Callable[[], Link], **options: Any) -> Engine:
     """An engine with one connection, made anew when it breaks; `options` are its executions'."""
     return create_engine(
         "postgresql+psycopg://",
-        creator=lambda: server.connect(bounded=bounded),
+        creator=connect,
         poolclass=QueuePool,
         pool_size=1,
         max_overflow=0,
@@ -140,15 +116,29 @@ def engine(server: PostgresServer, *, bounded: bool = True, **options: Any) -> E
     )
 
 
-WRITING = {"isolation_level": "READ COMMITTED"}
-READING = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+class Kind(NamedTuple):
+    """A kind of transactions."""
+
+    isolation: IsolationLevel
+    read_only: bool | None
+
+
+WRITING = Kind(IsolationLevel.READ_COMMITTED, read_only=None)
+READING = Kind(IsolationLevel.REPEATABLE_READ, read_only=True)
 
 
 class PostgresTransactions:
     """Transactions on one connection, as `store_engine.Transactions`."""
 
-    def __init__(self, server: PostgresServer, options: dict[str, Any], *, bounded: bool = True) -> None:
-        self.engine = engine(server, bounded=bounded, **options)
+    def __init__(self, server: PostgresServer, kind: Kind, *, bounded: bool = True) -> None:
+        def connect() -> Link:
+            link = server.connect(bounded=bounded)
+            link.isolation_level, link.read_only = kind
+            if bounded:  # migrations want to hear of each statement
+                link.take_off()
+            return link
+
+        self.engine = engine(connect)
         self._where = f"store {server.address}"
 
     def run(self, work: Callable[[Connection], T]) -> T:

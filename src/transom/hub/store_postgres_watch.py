@@ -38,7 +38,7 @@ class PostgresWatch:
     """Listens and notifies on a thread of its own, as `store_engine.Watch`."""
 
     def __init__(self, server: PostgresServer, watcher: Watcher) -> None:
-        self._engine = engine(server, isolation_level="AUTOCOMMIT")
+        self._engine = engine(server.connect, isolation_level="AUTOCOMMIT")
         self._watcher = watcher
         self._closed = threading.Event()
         self._rung = threading.Event()

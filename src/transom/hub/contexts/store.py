@@ -15,6 +15,7 @@ from transom.hub.contexts.state import PROGRESS, Scope
 from transom.hub.store import Store
 from transom.hub.store_counter import locked_revision
 from transom.hub.store_engine import News, put
+from transom.hub.store_portions import in_portions
 from transom.hub.store_schema import context_state, contexts, counter, resources
 from transom.model.names import Key
 from transom.model.resources import Resource, from_json
@@ -266,21 +267,19 @@ class ContextStore:
         the gate and no further.
         """
         mine = contexts.c.lane == lane if lane else true()
-        query = _ALL.where(mine, contexts.c.revision > after).order_by(contexts.c.revision).limit(most)
+        query = _ALL.where(mine)
         if gate is not None:
             query = query.where(contexts.c.revision <= gate)
 
         def work(db: Connection) -> RowsPage:
             rows: list[Row] = []
             size = 0
-            # As needed: a database that sends all at once would send far more than is kept.
-            with db.execute(query.execution_options(stream_results=True)) as found:
-                for each in found:
-                    row = Row._make(each)
-                    rows.append(row)
-                    size += len(row.value)
-                    if size >= _ROWS_BYTES_MAX or len(rows) == most:
-                        return RowsPage(rows, row.revision, more=True)
+            for each in in_portions(db, query, contexts.c.revision, after, most):
+                row = Row._make(each)
+                rows.append(row)
+                size += len(row.value)
+                if size >= _ROWS_BYTES_MAX or len(rows) == most:
+                    return RowsPage(rows, row.revision, more=True)
             newest = db.execute(select(func.max(contexts.c.revision)).where(mine)).scalar() or 0
             held_back = gate is not None and newest > gate
             return RowsPage(rows, max(after, gate or 0) if held_back else _revision(db), more=False)
