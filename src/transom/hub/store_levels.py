@@ -64,11 +64,13 @@ class StoreLevels:
                 listener(news.lanes)
 
     def _tell(self, news: News) -> None:
-        self.changed.rise(news.revision)
-        for kind in news.kinds & self._kinds.keys():
-            self._kinds[kind].rise(news.revision)
+        # In the order of who is waited for: a region's publisher reads before the relay, which takes along
+        # whatever there is by then.
         for region in news.regions & self._regions.keys():
             self._regions[region].rise(news.revision)
+        for kind in news.kinds & self._kinds.keys():
+            self._kinds[kind].rise(news.revision)
+        self.changed.rise(news.revision)
         if news.since <= self.known:
             self.known = max(self.known, news.revision)
 

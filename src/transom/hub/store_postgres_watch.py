@@ -22,6 +22,7 @@ from transom.hub.store_news import news_since
 from transom.hub.store_postgres import PostgresServer, engine
 from transom.hub.store_postgres_errors import words_of
 from transom.model.errors import UnreachableError
+from transom.runtime.clock import SystemClock
 from transom.runtime.telemetry import get_logger
 from transom.runtime.threads import SerialThread
 
@@ -40,6 +41,7 @@ class PostgresWatch:
     def __init__(self, server: PostgresServer, watcher: Watcher) -> None:
         self._engine = engine(server.connect, isolation_level="AUTOCOMMIT")
         self._watcher = watcher
+        self._clock = SystemClock()
         self._closed = threading.Event()
         self._rung = threading.Event()
         self._bell, self._hammer = socket.socketpair()
@@ -89,17 +91,20 @@ class PostgresWatch:
         poll = select.poll()
         for each in (link.fileno(), self._bell.fileno()):
             poll.register(each, select.POLLIN)
-        self._look(db)  # what was committed before it listened
+        look_at = 0.0  # at once: what was committed before it listened
         while not self._closed.is_set() or self._rung.is_set():
-            poll.poll(_LOOK_SECONDS * 1000)
+            left = look_at - self._clock.monotonic()
+            if left > 0:
+                poll.poll(left * 1000)
             with contextlib.suppress(BlockingIOError):
                 self._bell.recv(4096)
             if self._rung.is_set():
                 self._rung.clear()  # before: what is committed from now on is told by the next
                 db.exec_driver_sql(f"NOTIFY {_CHANNEL}")
                 self._closed.wait(_REST_SECONDS)
-            self._look(db)
-            while _heard(link):
+            # What this process commits it knows without looking.
+            while _heard(link) or self._clock.monotonic() >= look_at:
+                look_at = self._clock.monotonic() + _LOOK_SECONDS
                 self._look(db)
 
     def _look(self, db: Connection) -> None:
