@@ -270,19 +270,25 @@ class ContextStore:
         query = _ALL.where(mine)
         if gate is not None:
             query = query.where(contexts.c.revision <= gate)
+        ends = select(
+            select(func.max(contexts.c.revision)).where(mine).scalar_subquery(),
+            select(counter.c.revision).scalar_subquery(),
+        )
 
         def work(db: Connection) -> RowsPage:
             rows: list[Row] = []
             size = 0
-            for each in in_portions(db, query, contexts.c.revision, after, most):
+            newest, revision = db.execute(ends).one()
+            newest = newest or 0
+            # Mostly there is nothing, and then nothing more is asked.
+            for each in in_portions(db, query, contexts.c.revision, after, most if newest > after else 0):
                 row = Row._make(each)
                 rows.append(row)
                 size += len(row.value)
                 if size >= _ROWS_BYTES_MAX or len(rows) == most:
                     return RowsPage(rows, row.revision, more=True)
-            newest = db.execute(select(func.max(contexts.c.revision)).where(mine)).scalar() or 0
             held_back = gate is not None and newest > gate
-            return RowsPage(rows, max(after, gate or 0) if held_back else _revision(db), more=False)
+            return RowsPage(rows, max(after, gate or 0) if held_back else revision, more=False)
 
         return await self._quick.run(work)
 
