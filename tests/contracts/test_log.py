@@ -150,6 +150,10 @@ async def test_topics_are_told_as_they_were_created(log: Log):
     assert topics["events"].topic == Topic("events", partitions=3)
     assert topics["kept"].topic == Topic("kept", compact=True, retention_seconds=60)
     assert len({info.topic_id for info in topics.values()}) == len(topics)
+    assert await log.topics(["kept", "nowhere", "events"]) == {
+        name: topics[name] for name in ("kept", "events")
+    }
+    assert await log.topics() == topics
 
 
 async def test_creating_again_changes_nothing_and_adds_partitions(log: Log):

@@ -206,7 +206,7 @@ class CentralStore(MemoryTable):
 class GoneLog(MemoryLog):
     """A log that is not there any more."""
 
-    async def topics(self):
+    async def topics(self, names=None):
         raise UnreachableError("there is no log")
 
     async def bounds(self, topic):

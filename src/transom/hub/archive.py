@@ -58,7 +58,7 @@ class Archive:
     async def run(self) -> None:
         """Store reports for ever. Raises what store and log raise."""
         # Of this incarnation of the topic: one that was lost and mirrored again is read from its start.
-        reader = f"archive/{self.region}/{(await self.log.topics())[self.topic].topic_id}"
+        reader = f"archive/{self.region}/{(await self.log.topics([self.topic]))[self.topic].topic_id}"
         held = await self.store.positions_of(reader)
         offsets = {
             TopicPartition(self.topic, number): max(

@@ -99,7 +99,7 @@ async def running_hub(
         roads = RoadsHere()
         contexts = ContextsHere(context_kinds, signer, roads)
         works = Works(config, store, log, clean, contexts, roads, shards, group, clock, randomness)
-        changes = (await log.topics())[CHANGES.name].topic_id
+        changes = (await log.topics([CHANGES.name]))[CHANGES.name].topic_id
         identity, predecessor = identity_in(config.data, randomness)
         registry = StoreRegistry(store) if database.is_shared else Alone()
         if isinstance(registry, StoreRegistry):

@@ -180,7 +180,7 @@ class Carrier:
         return [to_message(self.topic, record, seal) for record, seal in zip(records, seals, strict=True)]
 
     async def _topic_id_now(self) -> str:
-        topics = await self.target.topics()
+        topics = await self.target.topics([self.topic])
         if self.topic not in topics:
             raise UnknownTopicError(self.topic)
         return topics[self.topic].topic_id

@@ -103,7 +103,7 @@ class Mirror:
 
     async def _prepare(self) -> dict[str, str]:
         """Make the target's topics as the source's are; returns the source's topic ids."""
-        topics = await self.source.topics()
+        topics = await self.source.topics(self.names)
         copied = [
             msgspec.structs.replace(topics[name].topic, name=self.names[name])
             for name in self.names

@@ -7,7 +7,7 @@ entries carry. Parts: `kafka_address`, `kafka_reaching`, `kafka_cluster`, `kafka
 """
 
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from transom.logs import rules
 from transom.logs.kafka_address import parse_address
@@ -71,9 +71,9 @@ class KafkaLog:
         """See `Log.create`."""
         await self._topics.create(topics)
 
-    async def topics(self) -> Mapping[str, TopicInfo]:
+    async def topics(self, names: Collection[str] | None = None) -> Mapping[str, TopicInfo]:
         """See `Log.topics`."""
-        return await self._topics.infos()
+        return await self._topics.infos(names)
 
     async def append(self, batch: Sequence[Message], *, fence: Fence | None = None) -> Sequence[int]:
         """See `Log.append`."""

@@ -3,7 +3,7 @@
 Next on the data's way: `kafka`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -104,21 +104,19 @@ class KafkaTopics:
         if missing or grown:
             await self._cluster.retrying("create topics", lambda: self._led([*missing, *grown]))
 
-    async def infos(self) -> dict[str, TopicInfo]:
+    async def infos(self, names: Collection[str] | None) -> dict[str, TopicInfo]:
         """See `Log.topics`; those that are Kafka's own are left out."""
-        there = {
-            name: layout
-            for name, layout in (await self._cluster.layouts(None)).items()
-            if not layout.internal
-        }
+        found = await self._cluster.layouts(names)
+        there = {name: layout for name, layout in found.items() if not layout.internal}
         unknown = [name for name, layout in there.items() if layout.topic_id not in self._kept]
         configs = await self._configs(unknown)
-        self._kept = {
+        kept = {
             layout.topic_id: kept_as(name, len(layout.leaders), configs[name])
             if name in configs
             else msgspec.structs.replace(self._kept[layout.topic_id], partitions=len(layout.leaders))
             for name, layout in there.items()
         }
+        self._kept = kept if names is None else self._kept | kept
         return {
             name: TopicInfo(self._kept[layout.topic_id], layout.topic_id) for name, layout in there.items()
         }

@@ -5,7 +5,7 @@ It promises everything `protocol` says except that it survives its process.
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from transom.logs import rules
@@ -73,9 +73,9 @@ class MemoryLog:
             for partition in range(topic.partitions):
                 self._partitions.setdefault(TopicPartition(topic.name, partition), _Partition())
 
-    async def topics(self) -> Mapping[str, TopicInfo]:
+    async def topics(self, names: Collection[str] | None = None) -> Mapping[str, TopicInfo]:
         """See `Log.topics`."""
-        return dict(self._topics)
+        return rules.named(self._topics, names)
 
     async def append(self, batch: Sequence[Message], *, fence: Fence | None = None) -> Sequence[int]:
         """See `Log.append`."""

@@ -7,7 +7,7 @@ may come a moment too early on Kafka. The embedded logs are opened by their own 
 reaches them through `remote`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -126,8 +126,8 @@ class Log(Protocol):
         """
         ...
 
-    async def topics(self) -> Mapping[str, TopicInfo]:
-        """Every topic, by name."""
+    async def topics(self, names: Collection[str] | None = None) -> Mapping[str, TopicInfo]:
+        """Every topic by name, or those of `names` that exist."""
         ...
 
     async def append(self, batch: Sequence[Message], *, fence: Fence | None = None) -> Sequence[int]:

@@ -6,7 +6,7 @@ checking the end first, tells. Next on the data's way: `links`.
 
 import io
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -68,9 +68,9 @@ class RemoteLog:
         """See `Log.create`."""
         await self._call(wire.Create(list(topics)), None)
 
-    async def topics(self) -> Mapping[str, TopicInfo]:
+    async def topics(self, names: Collection[str] | None = None) -> Mapping[str, TopicInfo]:
         """See `Log.topics`; those that the key has a right to."""
-        return await self._call(wire.Topics(), dict[str, TopicInfo])
+        return rules.named(await self._call(wire.Topics(), dict[str, TopicInfo]), names)
 
     async def append(self, batch: Sequence[Message], *, fence: Fence | None = None) -> Sequence[int]:
         """See `Log.append`."""

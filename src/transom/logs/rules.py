@@ -5,10 +5,10 @@ Pure, so that all engines refuse the same things with the same words. Next on th
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from transom.logs.partitioner import partition_for
-from transom.logs.protocol import SECOND, Entry, Fence, Message, Topic, TopicPartition
+from transom.logs.protocol import SECOND, Entry, Fence, Message, Topic, TopicInfo, TopicPartition
 from transom.model.errors import ConflictError, FencedError, InvalidError, OutOfRangeError, Problem
 
 MEBIBYTE = 1 << 20
@@ -40,6 +40,11 @@ def check_topics(topics: Sequence[Topic]) -> None:
             problems.append(Problem(f"{topic.name}.retention_seconds", "must not be negative"))
     if problems:
         raise InvalidError("topics to create", problems)
+
+
+def named(topics: Mapping[str, TopicInfo], names: Collection[str] | None) -> dict[str, TopicInfo]:
+    """Those of `topics` that are asked for by name; None: all of them."""
+    return {name: info for name, info in topics.items() if names is None or name in names}
 
 
 def check_same(wanted: Topic, held: Topic) -> None:

@@ -9,7 +9,7 @@ other regions.
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import ParamSpec, Self, TypeVar
 
@@ -95,9 +95,9 @@ class SqliteLog:
         rules.check_topics(topics)
         await self._on_writer(_create, self._write, topics)
 
-    async def topics(self) -> Mapping[str, TopicInfo]:
+    async def topics(self, names: Collection[str] | None = None) -> Mapping[str, TopicInfo]:
         """See `Log.topics`."""
-        return await self._on_reader(_topics, self._read)
+        return rules.named(await self._on_reader(_topics, self._read), names)
 
     async def append(self, batch: Sequence[Message], *, fence: Fence | None = None) -> Sequence[int]:
         """See `Log.append`."""

@@ -147,7 +147,7 @@ async def start_positions(table: Table, log: Log, topics: Sequence[str]) -> dict
 
 
 async def _topic_ids(log: Log, topics: Sequence[str]) -> dict[str, str]:
-    there = await log.topics()
+    there = await log.topics(topics)
     missing = [topic for topic in topics if topic not in there]
     if missing:
         raise UnknownTopicError(missing[0])
