@@ -6,7 +6,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
@@ -16,7 +18,7 @@ from engines.process import free_port
 from engines.tls_front import TlsFront
 from hub_parts import CLOCK, put, tenant
 from transom.catalog.kinds import shipped
-from transom.hub import store_postgres_setup
+from transom.hub import migrations, store_postgres_setup
 from transom.hub.store import Store
 from transom.hub.store_engine import named_database
 from transom.hub.store_postgres_setup import postgres_database
@@ -48,14 +50,18 @@ def everything(url: str) -> list[tuple[str, str, str]]:
 # --- what is made --------------------------------------------------------------------------------------
 
 
-def test_the_migrations_make_exactly_the_tables_of_the_schema(postgres: Postgres, database: str) -> None:
+def test_the_migrations_make_exactly_what_a_new_store_has(postgres: Postgres, database: str) -> None:
     postgres_database(database, None, None).prepare(epoch=5)
     with postgres.database() as other:
         shapes: list[list[tuple[object, ...]]] = []
         for url in (database, other):
             engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
             if url is other:
-                metadata.create_all(engine)
+                config = Config()
+                config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+                with engine.begin() as connection:
+                    config.attributes["connection"] = connection
+                    command.upgrade(config, "head")
             with engine.connect() as connection:
                 differences = compare_metadata(MigrationContext.configure(connection), metadata)
                 assert differences == []

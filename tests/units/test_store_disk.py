@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -234,23 +235,41 @@ def shape_of(path: Path) -> Any:
     }
 
 
-def test_the_migrations_make_exactly_the_tables_of_the_schema(tmp_path: Path) -> None:
+def steps() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    return config
+
+
+def test_the_migrations_make_exactly_what_a_new_store_has(tmp_path: Path) -> None:
     migrated, created = tmp_path / "migrated.db", tmp_path / "created.db"
-    SqliteDatabase(migrated).prepare(epoch=1)
-    engine = create_engine(f"sqlite:///{created}")
-    metadata.create_all(engine)
-    engine.dispose()
-    assert shape_of(migrated) == shape_of(created)
+    config = steps()
     engine = create_engine(f"sqlite:///{migrated}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    SqliteDatabase(created).prepare(epoch=1)
+    assert shape_of(migrated) == shape_of(created)
+    version = "SELECT * FROM alembic_version", "PRAGMA table_info(alembic_version)"
+    assert [rows_of(migrated, asked) for asked in version] == [rows_of(created, asked) for asked in version]
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
 
 
 def test_head_is_the_newest_migration() -> None:
-    config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
-    assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
+    assert ScriptDirectory.from_config(steps()).get_heads() == [HEAD]
+
+
+def test_a_hub_with_nothing_to_migrate_does_not_load_the_tool(tmp_path: Path) -> None:
+    program = """
+import pathlib, sys
+from transom.hub.store_sqlite import SqliteDatabase
+SqliteDatabase(pathlib.Path(sys.argv[1])).prepare(epoch=1)
+sys.exit("alembic" in sys.modules)
+"""
+    for _ in ("new", "known"):
+        subprocess.run([sys.executable, "-c", program, str(tmp_path / "store.db")], check=True, timeout=60)
 
 
 # --- full disks ----------------------------------------------------------------------------------------
