@@ -13,7 +13,7 @@ from transom.catalog.deployment.driver import RegionalDeploymentPlanner
 from transom.logs.memory import MemoryLog
 from transom.logs.protocol import TopicPartition
 from transom.logs.records import from_entry
-from transom.model.errors import UnreachableError
+from transom.model.errors import FencedError, UnreachableError
 from transom.model.records import Record
 from transom.model.resources import JsonObject, Metadata, Resource, to_json
 from transom.model.roads import STATUS
@@ -350,3 +350,14 @@ async def test_many_changes_between_two_looks_are_one_report() -> None:
         (status, instance) = sorted(await region.reported(), key=lambda record: record.key, reverse=True)
     assert value(status)["observedGeneration"] == 49
     assert instance.key.startswith("Instance/acme/shop.eu.a.")
+
+
+async def test_a_former_agent_reports_nothing() -> None:
+    region = Region()
+    await made(region.log)
+    stale = await region.log.take_fence("region/zone/a")
+    reports = await Reports.open(PLACE, region.memory, region.log, region.clock, stale)
+    await region.log.take_fence("region/zone/a")
+    with pytest.raises(FencedError):
+        await reports.append({status_of("shop"): b"{}"})
+    assert not await region.all_reported()

@@ -238,11 +238,15 @@ async def test_what_it_cannot_read_it_leaves_alone(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("order", ["start", "stop"])
-async def test_a_driver_whose_folder_was_taken_over_does_nothing_there(folder: Path, order: str) -> None:
+async def test_a_driver_whose_folder_was_taken_over_does_nothing_there(
+    folder: Path, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It stood still, and does now what it was told before."""
     async with opened(folder) as first:
         first.start(launch())
         pid = (await until(first, "Healthy")).pid
+    started: list[object] = []
+    monkeypatch.setattr(processes.LocalProcess, "launch", lambda *given, **_: started.append(given))
 
     async def act() -> None:
         async with opened(folder) as former:
@@ -257,6 +261,7 @@ async def test_a_driver_whose_folder_was_taken_over_does_nothing_there(folder: P
     await ends_fenced(act)
     assert psutil.pid_exists(pid)
     assert names_in(folder) == ["shop.a.00001"]
+    assert not started
 
 
 async def test_what_it_started_too_late_is_ended_at_once(

@@ -107,14 +107,6 @@ def test_tasks_belong_to_groups(module: Path) -> None:
     assert [name for name, _ in calls_of(module) if loose.fullmatch(name)] == []
 
 
-def test_the_store_does_not_ask_how_many_rows_a_statement_met() -> None:
-    """PostgreSQL is not waited for where nothing is asked of it (`hub.store_postgres_link`)."""
-    asking = [
-        named(path) for path in MODULES if "hub" in path.parts and ".rowcount" in path.read_text("utf-8")
-    ]
-    assert asking == []
-
-
 def test_nothing_names_the_machine_it_was_written_on() -> None:
     place = re.compile(r"(?<![\w$}<.])/(?:home|Users|root|work)/\w+")
     found = [f"{named(path)}: {hit.group()}" for path, text in texts() for hit in place.finditer(text)]

@@ -28,7 +28,6 @@ class Transactions(Protocol):
         `work` may be done twice: a connection that broke before the commit was asked for has left nothing.
         Raises what `work` raises, then nothing was committed; `StorageFullError`; `UnreachableError`, also
         when the connection broke at the commit, and then it may or may not have happened.
-        What a statement that writes has met is not known before the commit: there is no `rowcount`.
         """
         ...
 

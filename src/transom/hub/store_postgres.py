@@ -10,14 +10,15 @@ used, `store_postgres_watch` wakes other processes.
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
+import psycopg
 from psycopg import IsolationLevel
+from psycopg.errors import OperationalError
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from transom.hub.store_address import PostgresAddress
 from transom.hub.store_postgres_errors import our_error
-from transom.hub.store_postgres_link import Link, SilentError
 from transom.model.errors import InvalidError, UnreachableError
 
 T = TypeVar("T")
@@ -26,6 +27,8 @@ _CONNECT_SECONDS = 5
 _FROZEN_SECONDS = 10
 _LOCK_SECONDS = 15
 _STATEMENT_SECONDS = 30
+_ANSWER_SECONDS = 45.0
+"""How long an answer may take before the server counts as gone: it ends its statements before that."""
 _CUT_OFF_WHILE_IDLE = {"25P03", "25P04"}
 """The server had ended the session for its silence before it heard of the commit."""
 
@@ -52,6 +55,26 @@ _WHOLE_TRANSACTIONS = """
 _DURABLE = """
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
 """
+
+
+class SilentError(OperationalError):
+    """The server holds the connection open but does not answer."""
+
+
+class Link(psycopg.Connection[Any]):
+    """A connection that gives up, and closes, when an answer takes longer than `patience_seconds`."""
+
+    patience_seconds: float | None = _ANSWER_SECONDS
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """See `psycopg.Connection.wait`."""
+        if timeout is not None or self.patience_seconds is None:
+            return super().wait(gen, interval, timeout)
+        try:
+            return super().wait(gen, interval, self.patience_seconds)
+        except psycopg.errors._WaitTimeout:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            self.pgconn.finish()
+            raise SilentError(f"no answer within {self.patience_seconds:g} s") from None
 
 
 class PostgresServer:
@@ -134,8 +157,6 @@ class PostgresTransactions:
         def connect() -> Link:
             link = server.connect(bounded=bounded)
             link.isolation_level, link.read_only = kind
-            if bounded:  # migrations want to hear of each statement
-                link.take_off()
             return link
 
         self.engine = engine(connect)
