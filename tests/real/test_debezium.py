@@ -43,6 +43,7 @@ class Event(NamedTuple):
     payload: bytes | None
     what: bytes
     """Of which kind, and what happened, as the relay's `ce_type` says it."""
+    trace: bytes
 
     @property
     def revision(self) -> int:
@@ -51,14 +52,14 @@ class Event(NamedTuple):
 
 def of_relay(entry: Entry) -> Event:
     headers = dict(entry.headers)
-    return Event(headers["ce_id"], entry.key, entry.value, headers["ce_type"])
+    return Event(headers["ce_id"], entry.key, entry.value, headers["ce_type"], headers["traceparent"])
 
 
 def of_debezium(entry: Entry) -> Event:
     headers = dict(entry.headers)
-    assert headers.keys() == {"id", "aggregatetype", "type"}
+    assert headers.keys() == {"id", "aggregatetype", "type", "traceparent"}
     what = b"transom.dev.%b.%b" % (headers["aggregatetype"], headers["type"])
-    return Event(headers["id"], entry.key, entry.value, what)
+    return Event(headers["id"], entry.key, entry.value, what, headers["traceparent"])
 
 
 class Reader:

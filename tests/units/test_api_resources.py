@@ -3,6 +3,7 @@
 import pytest
 
 from api_parts import DEPLOYMENTS, KEY, ROOT, manifest, served
+from transom.runtime import tracing
 from transom.runtime.tasks import WorkerState
 
 
@@ -206,3 +207,16 @@ async def test_a_tenant_leaves_no_region_that_a_deployment_of_its_own_names(api)
     for name in ("a", "b", "c", "d"):
         assert (await api.ask("PUT", f"{DEPLOYMENTS}/{name}", manifest(name, regions=["eu"]))).code == 200
     assert (await tenant_in(api, "eu")).code == 200
+
+
+async def test_the_caller_s_trace_is_kept_with_the_change_and_with_no_other(api):
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    url = f"{api.address}{DEPLOYMENTS}"
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json", "Traceparent": trace}
+    async with api.session.post(url, json=manifest(), headers=headers) as answer:
+        assert answer.status == 201
+    await api.ask("POST", DEPLOYMENTS, manifest("other"))
+    *_, own, other = await api.store.outbox(0, 100)
+    assert own.traceparent == trace
+    assert tracing.valid(other.traceparent)
+    assert other.traceparent[:36] != trace[:36]

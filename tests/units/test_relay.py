@@ -3,10 +3,13 @@ import asyncio
 import pytest
 from link_parts import AnswersLost
 
-from hub_parts import CLOCK, deployment, hub_log, open_store, put
+from hub_parts import CLOCK, REGIONS, deployment, hub_log, open_store, put
+from transom.catalog.deployment.controller import DeploymentController
+from transom.hub.controllers import ControllerRunner
 from transom.hub.relay import CHANGES, Relay, check_incarnation
 from transom.logs.protocol import TopicPartition
 from transom.model.errors import FencedError, UnreachableError
+from transom.runtime import tracing
 from transom.runtime.duties import Lease
 from transom.runtime.randomness import Randomness
 from transom.runtime.tasks import workers
@@ -38,6 +41,7 @@ async def test_the_outbox_reaches_the_log_in_revision_order_each_row_once(tmp_pa
         headers = dict(entries[-1].headers)
         assert headers["ce_type"] == b"transom.dev.Deployment.ADDED"
         assert headers["ce_partitionkey"] == entries[-1].key
+        assert tracing.valid(headers["traceparent"].decode())
         assert len({dict(entry.headers)["ce_id"] for entry in entries}) == len(entries)
 
 
@@ -128,3 +132,38 @@ async def test_a_former_holder_that_takes_the_fence_late_appends_nothing(tmp_pat
         with pytest.raises(FencedError, match="has taken over 'relay'"):
             await lost.run()
         assert (await log.bounds(CHANGES.name))[0].end == 0
+
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        TRACE[:-3],
+        TRACE.upper(),
+        f"{TRACE}\n",
+        f"01{TRACE[2:]}",
+        TRACE.replace("0af7651916cd43dd8448eb211c80319c", "0" * 32),
+        TRACE.replace("b7ad6b7169203331", "0" * 16),
+    ],
+)
+def test_what_is_no_trace_is_not_passed_on(given):
+    assert tracing.valid(TRACE) == TRACE
+    assert tracing.valid(given) == ""
+
+
+async def test_the_trace_of_a_request_goes_with_its_change_and_what_controllers_make_of_it(tmp_path):
+    async with open_store(tmp_path) as store, workers(CLOCK, Randomness(1)) as group:
+        log = await hub_log()
+        runner = ControllerRunner(DeploymentController(), store, log, CLOCK, Randomness(1))
+        group.start("relay", Relay(store, log).run)
+        group.start("controller", runner.run)
+        before = len(await relayed(log, store.changed.value))
+        tracing.current.set(TRACE)
+        await store.write(put(deployment()))
+        tracing.current.set("")
+        events = (await relayed(log, before + 1 + len(REGIONS)))[before:]
+        assert {entry.key.split(b"/")[0] for entry in events} == {b"Deployment", b"RegionalDeployment"}
+        assert {dict(entry.headers)["traceparent"].decode() for entry in events} == {TRACE}

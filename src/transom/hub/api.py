@@ -24,6 +24,7 @@ from transom.hub.store import Store
 from transom.model.errors import TransomError
 from transom.model.kinds import Catalog
 from transom.model.resources import JsonObject
+from transom.runtime import tracing
 from transom.runtime.clock import Clock
 from transom.runtime.http import AsgiApp, Receive, Scope, Send
 from transom.runtime.secret_files import matches
@@ -132,12 +133,19 @@ class Guarded:
         """Handle one request."""
         keys = _keys(scope)
         if scope["path"] == "/healthz" or (len(keys) == 1 and matches(keys[0], self._admin_key_hash)):
+            # For this request's task alone.
+            tracing.current.set(tracing.valid(_header(scope, tracing.TRACEPARENT)))
             await self._app(scope, receive, send)
             return
         message = "the administrator's key is missing or wrong; send it as 'Authorization: Bearer KEY'"
         challenge = 'Bearer realm="transom"' + (', error="invalid_token"' if keys else "")
         response = answer(failure(401, "Unauthorized", message), 401, {"WWW-Authenticate": challenge})
         await response(scope, receive, send)
+
+
+def _header(scope: Scope, wanted: str) -> str:
+    headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
+    return next((value.decode("latin-1") for name, value in headers if name == wanted.encode()), "")
 
 
 def _keys(scope: Scope) -> list[str]:

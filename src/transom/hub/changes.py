@@ -41,7 +41,7 @@ class Change:
     """One change of one resource, by somebody, for a reason.
 
     `outdated` is asked about what was deleted last under this key, when nothing is held: whether this change
-    is older than that, and must not bring it back (invariant 2).
+    is older than that, and must not bring it back (invariant 2). `trace` is its traceparent, if it has one.
     """
 
     key: Key
@@ -49,6 +49,7 @@ class Change:
     actor: Actor
     why: str = ""
     outdated: Callable[[Resource], bool] | None = None
+    trace: str = ""
 
 
 # --- what people and controllers ask for ---------------------------------------------------------------

@@ -7,7 +7,7 @@ state older than its own last write. Next on the data's way: `rows`.
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from prometheus_client import Counter
@@ -26,6 +26,7 @@ from transom.runtime.duties import LOOK_SECONDS
 from transom.runtime.queues import FairQueue
 from transom.runtime.randomness import Randomness
 from transom.runtime.telemetry import get_logger, metrics
+from transom.runtime.tracing import TRACEPARENT
 
 log_event = get_logger(__name__)
 
@@ -99,6 +100,8 @@ class ControllerRunner:
     shards: Shards = field(default_factory=Shards.everything)
     resync_seconds: float = RESYNC_SECONDS
     queue: FairQueue[Key] = field(default_factory=lambda: FairQueue[Key](lambda key: key.namespace))
+    traces: dict[Key, str] = field(default_factory=dict[Key, str])
+    """The trace of the newest event that woke a key which waits."""
     _seen: int = 0
 
     async def run(self) -> None:
@@ -130,13 +133,14 @@ class ControllerRunner:
                 offsets[entry.position] = entry.offset + 1
                 changed = Key.parse((entry.key or b"").decode())
                 if changed.kind in kinds:
-                    await self._wake(changed)
+                    await self._wake(changed, dict(entry.headers).get(TRACEPARENT, b"").decode())
 
-    async def _wake(self, changed: Key) -> None:
+    async def _wake(self, changed: Key, trace: str) -> None:
         primary = self.controller.wakes(changed)
         if primary is None:
             await self._add_all()
         elif self.shards.here(primary):
+            self.traces[primary] = trace
             self.queue.add(primary)
 
     async def _follow(self) -> None:
@@ -172,10 +176,15 @@ class ControllerRunner:
         for good is said, and looked at again when something changes.
         """
         # Before anything is read: what is read after a lease was lost is not written.
+        traces = {key: self.traces.pop(key, "") for key in keys}
         keys = [key for key in keys if self.shards.here(key)]
         store = self.store.under(*self.shards.leases_of(keys))
         planned = await self.plan(keys)
-        changes = [(key, change) for key, changes in planned.items() for change in changes]
+        changes = [
+            (key, replace(change, trace=traces[key]))
+            for key, changes in planned.items()
+            for change in changes
+        ]
         if not changes:
             return set()
         try:

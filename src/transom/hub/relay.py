@@ -17,6 +17,7 @@ from transom.links.publish import SourcePosition
 from transom.logs.protocol import Log, Message, Topic
 from transom.runtime.steps import step
 from transom.runtime.telemetry import get_logger, metrics
+from transom.runtime.tracing import TRACEPARENT
 
 log_event = get_logger(__name__)
 
@@ -96,6 +97,7 @@ def event_messages(rows: Sequence[OutboxRow]) -> list[Message]:
                 ("ce_type", f"transom.dev.{row.aggregatetype}.{row.type}".encode()),
                 ("ce_partitionkey", row.aggregateid.encode()),
                 ("content-type", b"application/json"),
+                (TRACEPARENT, row.traceparent.encode()),
             ),
         )
         for row in rows

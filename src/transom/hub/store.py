@@ -18,17 +18,18 @@ from sqlalchemy import Column, Connection, Executable, Select, delete, select, t
 from transom.hub import store_history
 from transom.hub.changes import Change, Held
 from transom.hub.store_duties import require
-from transom.hub.store_engine import Database, News, engine_of
+from transom.hub.store_engine import Database, News, engine_of, is_storable
 from transom.hub.store_history import Event
 from transom.hub.store_levels import StoreLevels
 from transom.hub.store_portions import in_portions
 from transom.hub.store_schema import counter, outbox, positions, resources
-from transom.hub.store_write import Committed, Job, commit, is_storable
+from transom.hub.store_write import Committed, Job, commit
 from transom.logs.protocol import TopicPartition
 from transom.model.errors import ConflictError, NotFoundError, TransomError
 from transom.model.kinds import Catalog
 from transom.model.names import Key
 from transom.model.resources import Resource, from_json
+from transom.runtime import tracing
 from transom.runtime.clock import Clock
 from transom.runtime.duties import Lease
 from transom.runtime.group_commit import GroupCommit
@@ -60,6 +61,7 @@ class OutboxRow(msgspec.Struct, frozen=True):
     aggregateid: str
     type: str
     payload: bytes
+    traceparent: str
 
 
 class RegionRow(NamedTuple):
@@ -179,7 +181,7 @@ class Store:
 
         With `reader` and `offsets`, remember in the same transaction how far the hub's log was read.
         """
-        job = Job(tuple(changes), reader, dict(offsets or {}), self.leases)
+        job = Job(tuple(changes), reader, dict(offsets or {}), self.leases, tracing.current.get())
         committed = await self._commits.submit(job)
         _, since, revision, regions, kinds = committed
         self.levels.committed(News(self.epoch, since, revision, kinds, regions))

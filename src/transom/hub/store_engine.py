@@ -149,5 +149,13 @@ def _putting(table: Table, dialect: str) -> Executable:
     )
 
 
+def is_storable(text: str) -> bool:
+    """Whether every database takes it: whole characters, and in PostgreSQL no NUL."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
 def _dialect(name: str) -> Any:
     return postgresql if name == "postgresql" else sqlite

@@ -8,6 +8,7 @@
   what was declared, which are kept long, from those of the status alone.
 - `outbox`: what the relay carries to the hub's log. The columns Debezium's outbox event router expects:
   https://debezium.io/documentation/reference/stable/transformations/outbox-event-router.html
+  `traceparent` is the request's (`runtime.tracing`).
   `payload` is JSON in bytes, which its `io.debezium.converters.BinaryDataConverter` passes on as they are.
 - `positions`: how far the archive has read the hub's log.
 - `contexts`: what regions must know to serve alone, one row a key, deleted ones included. `revision` is of
@@ -98,6 +99,7 @@ outbox = Table(
     Column("aggregateid", TEXT, nullable=False),
     Column("type", TEXT, nullable=False),
     Column("payload", LargeBinary, nullable=False),
+    Column("traceparent", TEXT, nullable=False, server_default=""),
 )
 
 positions = Table(

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from transom.hub.changes import Actor, Change, Held, evaluate
 from transom.hub.store_counter import locked_revision
 from transom.hub.store_duties import fenced, lost
-from transom.hub.store_engine import Transactions, contains, put
+from transom.hub.store_engine import Transactions, contains, is_storable, put
 from transom.hub.store_schema import counter, history, outbox, positions, resources
 from transom.logs.protocol import TopicPartition
 from transom.model.errors import (
@@ -37,6 +37,7 @@ from transom.runtime.duties import Lease
 from transom.runtime.randomness import Randomness
 from transom.runtime.steps import step
 from transom.runtime.telemetry import get_logger
+from transom.runtime.tracing import new_traceparent
 
 log_event = get_logger(__name__)
 
@@ -46,13 +47,14 @@ _USERS_NAMED_MAX = 3
 
 class Job(NamedTuple):
     """What one caller of `Store.write_all` wants: changes, and how far `reader` has read; all of it only as
-    long as the caller holds `leases`.
+    long as the caller holds `leases`. `trace` is that of changes which have none of their own.
     """
 
     changes: tuple[Change, ...]
     reader: str
     offsets: dict[TopicPartition, int]
     leases: frozenset[Lease] = frozenset()
+    trace: str = ""
 
 
 class Committed(NamedTuple):
@@ -77,6 +79,7 @@ class _Accepted:
     after: Held
     actor: Actor
     why: str
+    trace: str
 
     @property
     def last(self) -> Resource:
@@ -149,7 +152,7 @@ class _Batch:
         """The kinds of which anything was described anew."""
         return frozenset(change.last.key.kind for change in self.accepted if change.described)
 
-    def consider(self, change: Change) -> Held:
+    def consider(self, change: Change, trace: str) -> Held:
         """Evaluate a change and accept it. Raises what it is refused for."""
         kind = self._catalog[change.key.kind]
         if not is_storable(f"{change.key}{change.actor.who}{change.why}"):
@@ -165,7 +168,7 @@ class _Batch:
             self._check_references(kind, after, held)
         if after is None or after.deleting:
             self._check_guards(kind, change.key)
-        self.accepted.append(_Accepted(kind, held, after, change.actor, change.why))
+        self.accepted.append(_Accepted(kind, held, after, change.actor, change.why, change.trace or trace))
         if after is None:
             self._buried[change.key] = self.accepted[-1].last
         else:
@@ -262,7 +265,9 @@ def commit(
         refused = {at: fenced(min(job.leases & gone)) for at, job in enumerate(jobs) if job.leases & gone}
         allowed = {at: job for at, job in enumerate(jobs) if at not in refused}
         batch.load(change.key for job in allowed.values() for change in job.changes)
-        outcomes = {at: [_outcome(batch, change) for change in job.changes] for at, job in allowed.items()}
+        outcomes = {
+            at: [_outcome(batch, change, job.trace) for change in job.changes] for at, job in allowed.items()
+        }
         if batch.accepted:
             _write(db, batch, randomness)
         _remember(db, allowed.values())
@@ -275,9 +280,9 @@ def commit(
     return committed
 
 
-def _outcome(batch: _Batch, change: Change) -> Held | TransomError:
+def _outcome(batch: _Batch, change: Change, trace: str) -> Held | TransomError:
     try:
-        return batch.consider(change)
+        return batch.consider(change, trace)
     except TransomError as error:
         return error
     except DBAPIError:
@@ -368,6 +373,7 @@ def _outbox_row(change: _Accepted, last: Resource, revision: int, randomness: Ra
         "aggregateid": str(last.key),
         "type": change.event,
         "payload": msgspec.json.encode(event),
+        "traceparent": change.trace or new_traceparent(randomness),
     }
 
 
@@ -379,14 +385,6 @@ def _remember(db: Connection, jobs: Iterable[Job]) -> None:
     ]
     if rows:
         put(db, positions, rows)
-
-
-def is_storable(text: str) -> bool:
-    """Whether every database takes it: whole characters, and in PostgreSQL no NUL."""
-    try:
-        return b"\0" not in text.encode()
-    except UnicodeEncodeError:
-        return False
 
 
 def _guarded_by(column: str, change: _Accepted) -> str:

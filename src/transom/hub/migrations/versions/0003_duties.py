@@ -1,4 +1,4 @@
-"""Duties, and the processes that share them.
+"""Duties, the processes that share them, and the trace of each event.
 
 Revision ID: 0003
 Revises: 0002
@@ -29,3 +29,4 @@ def upgrade() -> None:
         sa.Column("holder", TEXT, nullable=False),
         sa.Column("token", sa.BigInteger, nullable=False),
     )
+    op.add_column("outbox", sa.Column("traceparent", TEXT, nullable=False, server_default=""))
