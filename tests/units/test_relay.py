@@ -160,10 +160,21 @@ async def test_the_trace_of_a_request_goes_with_its_change_and_what_controllers_
         runner = ControllerRunner(DeploymentController(), store, log, CLOCK, Randomness(1))
         group.start("relay", Relay(store, log).run)
         group.start("controller", runner.run)
-        before = len(await relayed(log, store.changed.value))
+        await store.write(put(deployment("first")))  # by which it has begun to listen
+        await events_of(log, b"first", 1 + len(REGIONS))
         tracing.current.set(TRACE)
-        await store.write(put(deployment()))
+        await store.write(put(deployment("second")))
         tracing.current.set("")
-        events = (await relayed(log, before + 1 + len(REGIONS)))[before:]
+        events = await events_of(log, b"second", 1 + len(REGIONS))
         assert {entry.key.split(b"/")[0] for entry in events} == {b"Deployment", b"RegionalDeployment"}
         assert {dict(entry.headers)["traceparent"].decode() for entry in events} == {TRACE}
+
+
+async def events_of(log, name, count):
+    """The events of a deployment and of what is made for it, once there are so many."""
+    offset, found = 0, []
+    while len(found) < count:
+        entries = await log.read({AT: offset}, wait_seconds=30)
+        offset = entries[-1].offset + 1
+        found += [entry for entry in entries if entry.key.split(b"/")[2].startswith(name)]
+    return found
