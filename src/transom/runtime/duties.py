@@ -34,6 +34,7 @@ log_event = get_logger(__name__)
 
 LOOK_SECONDS = 1.0
 SILENT_LOOKS = 5
+_LOOKS_ALONE = 3
 _BURIED_LOOKS = 60
 
 _held = Gauge("transom_duty_held", "Whether this process does a duty", ["duty"], registry=metrics)
@@ -176,7 +177,9 @@ class Duties:
         """Beat, look, take and give up, for ever; where nobody else can be, there is nothing to do."""
         away = False
         while self.registry.is_shared:
-            await self.clock.sleep(self.randomness.jitter(self.look_seconds))
+            # Who is alone has nobody to watch, and whoever comes waits longer than that before it takes anything.
+            looks = 1 if len(self.roster.members) > 1 else _LOOKS_ALONE
+            await self.clock.sleep(self.randomness.jitter(looks * self.look_seconds))
             try:
                 await self.look()
             except TransomError as error:
