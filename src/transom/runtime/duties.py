@@ -177,7 +177,7 @@ class Duties:
         """Beat, look, take and give up, for ever; where nobody else can be, there is nothing to do."""
         away = False
         while self.registry.is_shared:
-            # Who is alone has nobody to watch, and whoever comes waits longer than that before it takes anything.
+            # Who is alone watches nobody; whoever comes waits for longer than that before it takes anything.
             looks = 1 if len(self.roster.members) > 1 else _LOOKS_ALONE
             await self.clock.sleep(self.randomness.jitter(looks * self.look_seconds))
             try:
