@@ -25,9 +25,9 @@ from transom.processes.up_files import Engines
 REGION = "eu"
 DUTIES = 11
 # Where a holder is frozen: between what it has read and what it would write, on each road and in the store.
-OFTEN = ["relay.read", "publish.read", "store.committing"]
-SELDOM = ["relay.appended", "publish.appended", "mirror.fetched", "mirror.appended", "archive.stored",
-          "contexts.planned", "store.committed"]  # fmt: skip
+OFTEN = ["publish.read", "store.committing"]
+SELDOM = ["relay.read", "relay.appended", "publish.appended", "mirror.fetched", "mirror.appended",
+          "archive.stored", "contexts.planned", "store.committed"]  # fmt: skip
 
 
 class World(NamedTuple):

@@ -23,7 +23,7 @@ from engines.process import EngineError, GuardedProcess, MissingEngineError, fre
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("cluster", ["brokers", "broker39"])
+@pytest.mark.parametrize("cluster", ["brokers", pytest.param("broker39", marks=pytest.mark.soak)])
 async def test_a_killed_broker_keeps_its_data(cluster: str, request: pytest.FixtureRequest) -> None:
     brokers: Brokers = request.getfixturevalue(cluster)
     topic = f"kept-{cluster}"

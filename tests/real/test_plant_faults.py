@@ -51,6 +51,7 @@ async def test_a_slow_broker_is_named_and_nothing_is_lost(
         await empty(brokers)
 
 
+@pytest.mark.soak
 async def test_a_broker_that_is_killed_and_started_again_is_named_and_nothing_is_lost(
     brokers: Brokers, database: str, tmp_path: Path
 ) -> None:

@@ -30,8 +30,8 @@ APP = {
     "instances": COUNT,
     "healthCheck": {"kind": "tcp", "intervalSeconds": 0.1},
 }
-OFTEN = ["driver.spawned", "agent.reported"]
-SELDOM = ["driver.intended", "driver.recorded", "driver.stopping", "agent.remembered"]
+OFTEN = ["driver.spawned"]
+SELDOM = ["driver.intended", "driver.recorded", "driver.stopping", "agent.reported", "agent.remembered"]
 
 
 class World(NamedTuple):
