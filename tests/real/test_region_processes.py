@@ -119,6 +119,18 @@ async def test_a_killed_agent_is_replaced_and_what_runs_runs_on(world: World) ->
     assert len(await world.reported()) > before
 
 
+async def test_a_process_with_another_folder_for_what_runs_is_refused(world: World) -> None:
+    """It would start everything a second time when it takes over."""
+    third = Part("eu 3", world.plant.folder / "eu-3", free_ports(1), world.parts[0].entry)
+    third.folder.mkdir()
+    config = (world.parts[0].folder / "config.toml").read_text()
+    _, _, own = config.partition("\n")  # without `workloads`
+    (third.folder / "config.toml").write_text(own.replace(str(world.parts[0].port), str(third.port)))
+    third.start()
+    assert await asyncio.to_thread(third.process.wait, 60) != 0
+    assert "workloads of zone a: is not that of the process at" in third.output()
+
+
 async def test_who_takes_over_adopts_what_runs(world: World) -> None:
     await world.declare("1")
     running = await world.ready("1")

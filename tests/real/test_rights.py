@@ -88,7 +88,7 @@ async def test_what_the_page_says_is_enough_and_no_more(strict_brokers: Brokers)
             await region.append(many)  # a transaction: more than a batch holds
             await read_from(region, [topic.name for topic in TOPICS])
             registry = LogRegistry(region)
-            seen = (await registry.beat("one", Member("", "", 1), ["zone/a"])).leases["zone/a"]
+            seen = (await registry.beat("one", Member("", 1), ["zone/a"])).leases["zone/a"]
             lease = await registry.take(seen, None, "one")
             assert lease is not None
             await region.append(many[:1], fence=fence_of(lease))

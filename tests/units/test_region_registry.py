@@ -20,11 +20,11 @@ CLOCK = SystemClock()
 async def test_whoever_takes_a_duty_in_a_log_shuts_out_what_is_appended_for_it():
     log = MemoryLog(CLOCK)
     first, second = LogRegistry(log), LogRegistry(log)
-    nobody = (await first.beat("a", Member("", "", 1), ["it"])).leases["it"]
+    nobody = (await first.beat("a", Member("", 1), ["it"])).leases["it"]
     lease = await first.take(nobody, None, "a")
     assert lease is not None
     await first.confirm(lease)
-    seen = (await second.beat("b", Member("", "", 1), ["it"])).leases["it"]
+    seen = (await second.beat("b", Member("", 1), ["it"])).leases["it"]
     assert seen == lease
     assert await second.take(nobody, None, "b") is None, "somebody has it since"
     assert await second.take(seen, 0, "b") is None, "who has it beats"
@@ -41,16 +41,16 @@ async def test_whoever_takes_a_duty_in_a_log_shuts_out_what_is_appended_for_it()
     await first.give_up(lease)
     assert (await log.bounds(PROCESSES.name))[0].end == end
     await second.give_up(taken)
-    assert (await first.beat("a", Member("", "", 2), ["it"])).leases["it"].holder == ""
+    assert (await first.beat("a", Member("", 2), ["it"])).leases["it"].holder == ""
 
 
 async def test_what_cannot_be_understood_in_the_log_hides_nobody():
     log = MemoryLog(CLOCK)
     registry = LogRegistry(log)
-    await registry.beat("a", Member("", "", 1), [])
+    await registry.beat("a", Member("", 1), [])
     for key in (b"process/b", b"duty/it", b"duty/", b"\xff", b"what"):
         await log.append([Message(PROCESSES.name, key, b"\xff{")])
-    roster = await registry.beat("a", Member("", "", 2), ["it"])
+    roster = await registry.beat("a", Member("", 2), ["it"])
     assert list(roster.members) == ["a"]
     assert roster.leases["it"].holder == ""
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from transom.hub.store_address import postgres_address
 from transom.logs.opening import own_address
@@ -77,6 +77,12 @@ class HubConfig(Config):
         if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             raise ValueError("would have keys sent unencrypted to another machine; use https")
         return address
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> "HubConfig":
+        if self.store and not self.address and self.host in ("0.0.0.0", "::"):  # refused here
+            raise ValueError("address is missing: from this host nobody can tell where this process is")
+        return self
 
     @field_validator("store")
     @classmethod

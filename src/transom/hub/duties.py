@@ -9,9 +9,9 @@ from functools import partial
 
 from transom.hub import store_duties
 from transom.hub.store import Store
-from transom.model.errors import FencedError, InvalidError, Problem
+from transom.model.errors import FencedError
 from transom.runtime.clock import Clock
-from transom.runtime.duties import LOOK_SECONDS, SILENT_LOOKS, Lease, Member, Roster
+from transom.runtime.duties import Lease, Member, Roster
 
 _RIVAL_SECONDS = 60.0
 
@@ -25,7 +25,7 @@ class StoreRegistry:
         self._store = store
 
     async def roster(self) -> Roster:
-        """Who is there, and who does what."""
+        """See `Registry.roster`."""
         return await self._store.read(store_duties.roster)
 
     async def beat(self, holder: str, member: Member, names: Sequence[str]) -> Roster:
@@ -49,23 +49,6 @@ class StoreRegistry:
     async def bury(self, holder: str, last_beat: int) -> None:
         """See `Registry.bury`."""
         await self._store.within(partial(store_duties.bury, holder=holder, last_beat=last_beat))
-
-
-async def check_one_log(registry: StoreRegistry, log: str, predecessor: str, clock: Clock) -> None:
-    """Raise `InvalidError` when a process that lives has another log than `log`: both would relay, each to
-    where the other's readers are not.
-    """
-    members = (await registry.roster()).members
-    strangers = {name: at.beat for name, at in members.items() if at.log != log and name != predecessor}
-    for _ in range(SILENT_LOOKS if strangers else 0):
-        await clock.sleep(LOOK_SECONDS)
-        for name, member in (await registry.roster()).members.items():
-            if name in strangers and member.beat != strangers[name]:
-                wrong = (
-                    f"is not the one of the hub's process at {member.address}, which has the same store; "
-                    "all processes of a hub use one log, in Kafka"
-                )
-                raise InvalidError("configuration of the hub", [Problem("log", wrong)])
 
 
 async def keeping_its_fence(store: Store, worker: Callable[[], Awaitable[None]], clock: Clock) -> None:

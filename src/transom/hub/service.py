@@ -15,7 +15,7 @@ from transom.hub.config import HubConfig
 from transom.hub.contexts.service import Contexts, check_subjects
 from transom.hub.contexts.signer import hub_signer
 from transom.hub.controllers import Controller, ControllerRunner, check_controllers
-from transom.hub.duties import StoreRegistry, check_one_log
+from transom.hub.duties import StoreRegistry
 from transom.hub.network import RoadNetwork
 from transom.hub.relay import CHANGES, check_incarnation
 from transom.hub.shards import Shards
@@ -35,6 +35,8 @@ from transom.runtime.processes import folder_held
 from transom.runtime.randomness import Randomness
 from transom.runtime.secret_files import ensure_secret, hash_secret
 from transom.runtime.tasks import Workers, workers
+
+_FINGERPRINT_CHARACTERS = 16
 
 
 @dataclass
@@ -99,12 +101,14 @@ async def running_hub(
         roads = RoadsHere()
         contexts = ContextsHere(context_kinds, signer, roads)
         works = Works(config, store, log, clean, contexts, roads, shards, group, clock, randomness)
-        changes = (await log.topics([CHANGES.name]))[CHANGES.name].topic_id
-        identity, predecessor = identity_in(config.data, randomness)
         registry = StoreRegistry(store) if database.is_shared else Alone()
-        if isinstance(registry, StoreRegistry):
-            await check_one_log(registry, changes, predecessor, clock)
-        duties = Duties(registry, group, clock, randomness, identity, predecessor, log=changes)
+        alike = {
+            "log": (await log.topics([CHANGES.name]))[CHANGES.name].topic_id,
+            "admin.key": admin_key_hash[:_FINGERPRINT_CHARACTERS],
+            "signing_key": signer.key_id,
+        }
+        identity = identity_in(config.data, randomness)
+        duties = Duties(registry, group, clock, randomness, *identity, alike)
         api = hub_api(
             store,
             admin_key_hash=admin_key_hash,

@@ -8,6 +8,7 @@ whether they stopped is for the others to see (`runtime.duties`), by their own c
 
 from collections.abc import Collection, Sequence
 
+import msgspec
 from sqlalchemy import Connection, delete, exists, select, update
 
 from transom.hub.store_engine import put, put_missing
@@ -18,7 +19,10 @@ from transom.runtime.duties import Lease, Member, Roster
 
 def roster(db: Connection) -> Roster:
     """Who is there, and who does what."""
-    members = {row.id: Member(row.address, row.log, row.beat) for row in db.execute(select(processes))}
+    members = {
+        row.id: Member(row.address, row.beat, msgspec.json.decode(row.alike, type=dict[str, str]))
+        for row in db.execute(select(processes))
+    }
     return Roster(
         members, {row.name: Lease(row.name, row.holder, row.token) for row in db.execute(select(duties))}
     )
@@ -26,7 +30,8 @@ def roster(db: Connection) -> Roster:
 
 def beat(db: Connection, holder: str, member: Member, names: Sequence[str]) -> Roster:
     """Show that `holder` lives; returns who is there then. Duties that are new begin with nobody."""
-    put(db, processes, [{"id": holder, **member._asdict()}])
+    alike = msgspec.json.encode(member.alike).decode()
+    put(db, processes, [{"id": holder, "address": member.address, "alike": alike, "beat": member.beat}])
     seen = roster(db)
     missing = [name for name in names if name not in seen.leases]
     if not missing:

@@ -148,7 +148,7 @@ processes = Table(
     metadata,
     Column("id", TEXT, primary_key=True),
     Column("address", TEXT, nullable=False),
-    Column("log", TEXT, nullable=False),
+    Column("alike", TEXT, nullable=False),
     Column("beat", BigInteger, nullable=False),
 )
 

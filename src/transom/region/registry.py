@@ -31,7 +31,9 @@ class _Claim(msgspec.Struct, frozen=True):
 
 
 class _Beat(msgspec.Struct, frozen=True):
+    address: str
     beat: int
+    alike: dict[str, str] = {}
 
 
 class LogRegistry:
@@ -45,10 +47,18 @@ class LogRegistry:
         self._members: dict[str, Member] = {}
         self._leases: dict[str, Lease] = {}
 
+    async def roster(self) -> Roster:
+        """See `Registry.roster`."""
+        await self._start()
+        await self._read()
+        return Roster(dict(self._members), dict(self._leases))
+
     async def beat(self, holder: str, member: Member, names: Sequence[str]) -> Roster:
         """See `Registry.beat`."""
         await self._start()
-        await self._log.append([_message(_PROCESS + holder, _Beat(member.beat))])
+        await self._log.append(
+            [_message(_PROCESS + holder, _Beat(member.address, member.beat, dict(member.alike)))]
+        )
         await self._read()
         # What was appended just now may be seen a moment later.
         leases = {name: self._leases.get(name, Lease(name, "", 0)) for name in names}
@@ -128,7 +138,7 @@ class LogRegistry:
                     self._members.pop(name, None)
                 else:
                     said = msgspec.json.decode(entry.value, type=_Beat)
-                    self._members[name] = Member("", "", said.beat)
+                    self._members[name] = Member(said.address, said.beat, said.alike)
             elif key.startswith(_DUTY) and entry.value is not None:
                 name = key.removeprefix(_DUTY)
                 claim = msgspec.json.decode(entry.value, type=_Claim)

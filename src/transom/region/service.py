@@ -6,6 +6,7 @@ left running (invariant 5).
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncGenerator, Callable, Mapping
 
 from transom.model.resources import to_json
@@ -16,7 +17,7 @@ from transom.region.own_log import own_log
 from transom.region.planning import Planner
 from transom.region.registry import LogRegistry
 from transom.region.topics import TOPICS
-from transom.region.works import Works
+from transom.region.works import Works, alike_in
 from transom.runtime.clock import Clock
 from transom.runtime.duties import Alone, Duties, identity_in
 from transom.runtime.http import AsgiApp, Receive, Scope, Send, check_free, serve, server_tls
@@ -63,6 +64,8 @@ async def running_region(
             clock,
             randomness,
             *identity_in(config.data, randomness),
+            alike_in(config) if config.log else {},
+            f"{socket.gethostname()}:{config.data}",
             look_seconds=_LOOK_SECONDS,
             shared_evenly=False,
         )
@@ -72,7 +75,7 @@ async def running_region(
         group.start("duties", duties.run)
         for name, chore in chores.items():
             group.start(name, chore)
-        app = _with_health(served, config, group)
+        app = _with_health(served, config, group, duties)
         async with asyncio.TaskGroup() as server:
             # Not a supervised worker: a region that cannot be reached must say so and end.
             serving = server.create_task(serve(app, config.host, config.port, tls=tls, ready=announce))
@@ -80,13 +83,13 @@ async def running_region(
             serving.cancel()
 
 
-def _with_health(inner: AsgiApp, config: RegionConfig, group: Workers) -> AsgiApp:
+def _with_health(inner: AsgiApp, config: RegionConfig, group: Workers, duties: Duties) -> AsgiApp:
     """GET /healthz and GET /metrics, which anyone may see; all else is the log's."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         if scope["type"] == "http" and scope["method"] == "GET" and path in ("/healthz", "/metrics"):
-            body = exposition() if path == "/metrics" else to_json(_health(config, group))
+            body = exposition() if path == "/metrics" else to_json(_health(config, group, duties))
             kind = b"text/plain; version=0.0.4" if path == "/metrics" else b"application/json"
             headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -97,9 +100,10 @@ def _with_health(inner: AsgiApp, config: RegionConfig, group: Workers) -> AsgiAp
     return app
 
 
-def _health(config: RegionConfig, group: Workers) -> dict[str, object]:
+def _health(config: RegionConfig, group: Workers, duties: Duties) -> dict[str, object]:
     return {
         "region": config.name,
+        "processes": duties.describe(),
         "workers": {
             name: {"state": state.state, "error": state.error} for name, state in group.states.items()
         },

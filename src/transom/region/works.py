@@ -26,6 +26,7 @@ from transom.region.reports import Reports
 from transom.runtime.clock import Clock
 from transom.runtime.duties import Duties, Lease, Work
 from transom.runtime.randomness import Randomness
+from transom.runtime.secret_files import ensure_secret, hash_secret
 from transom.tables.sqlite import SqliteTable
 from transom.tables.sweeps import answer_sweeps
 
@@ -114,3 +115,11 @@ async def open_driver(
 def workloads(config: RegionConfig) -> Path:
     """Where a region's processes have their folders; see `drivers.process.stop_everything`."""
     return config.workloads or config.data / "workloads"
+
+
+def alike_in(config: RegionConfig) -> dict[str, str]:
+    """What processes of one region must have in common: the folder of each zone's processes, without which
+    whoever takes a zone over would start everything a second time.
+    """
+    folder = hash_secret(ensure_secret(workloads(config) / "folder.id"))
+    return {f"workloads of zone {zone.name}": folder for zone in config.zones if zone.driver == "process"}

@@ -22,7 +22,7 @@ from typing import NamedTuple, Protocol
 
 from prometheus_client import Gauge
 
-from transom.model.errors import Advice, ConflictError, FencedError, TransomError
+from transom.model.errors import Advice, ConflictError, FencedError, InvalidError, Problem, TransomError
 from transom.model.resources import JsonObject
 from transom.runtime.clock import Clock
 from transom.runtime.randomness import Randomness
@@ -53,11 +53,13 @@ Work = Callable[[Lease], AbstractAsyncContextManager[None]]
 
 
 class Member(NamedTuple):
-    """A process: where the others reach it, which log it has, and how often it has beaten."""
+    """A process: where the others reach it, how often it has beaten, and what must be the same in all that
+    have it: names, and fingerprints of what stands under them.
+    """
 
     address: str
-    log: str
     beat: int
+    alike: Mapping[str, str] = {}
 
 
 class Roster(NamedTuple):
@@ -72,6 +74,10 @@ class Registry(Protocol):
 
     is_shared: bool
     """Whether other processes can be there."""
+
+    async def roster(self) -> Roster:
+        """Who is there, and who does what."""
+        ...
 
     async def beat(self, holder: str, member: Member, names: Sequence[str]) -> Roster:
         """Show that `holder` lives; returns who is there then, with a lease for each duty of `names`."""
@@ -100,6 +106,10 @@ class Alone:
     """The `Registry` of a process that shares nothing with any other."""
 
     is_shared = False
+
+    async def roster(self) -> Roster:
+        """See `Registry.roster`."""
+        return Roster({}, {})
 
     async def beat(self, holder: str, member: Member, names: Sequence[str]) -> Roster:
         """See `Registry.beat`."""
@@ -135,8 +145,9 @@ class Duties:
     """This process's part of the duties. `begin`, then `run` as a worker.
 
     `identity` names this process and no other; `predecessor` is the one whose place it takes, and certainly
-    dead ("": none). `log` tells this hub's log from any other, `address` is where other processes reach this
-    one. Unless duties are to be `shared_evenly`, who has one keeps it, and the others wait for its end.
+    dead ("": none). `alike` is what all processes must have in common (`Member`), `address` is where the
+    others reach this one. Unless duties are to be `shared_evenly`, who has one keeps it, and the others wait
+    for its end.
     """
 
     registry: Registry
@@ -145,7 +156,7 @@ class Duties:
     randomness: Randomness
     identity: str
     predecessor: str = ""
-    log: str = ""
+    alike: Mapping[str, str] = field(default_factory=dict[str, str])
     address: str = ""
     look_seconds: float = LOOK_SECONDS
     shared_evenly: bool = True
@@ -160,9 +171,11 @@ class Duties:
     async def begin(self, works: Mapping[str, Work]) -> None:
         """Take what is free of `works`, by the name of each duty, and wait until it was begun with.
 
-        Raises what the registry raises.
+        Raises what the registry raises, and `InvalidError` when another process that lives has not in common
+        with this one what it must, or has its address.
         """
         self.works = works
+        await self._check_alike()
         if self.predecessor:
             await self.registry.leave(self.predecessor)
         try:
@@ -237,12 +250,32 @@ class Duties:
             for name, member in sorted(self.roster.members.items())
         ]
 
+    async def _check_alike(self) -> None:
+        seen = (await self.registry.roster()).members
+        problems = {name: self._unlike(name, member) for name, member in seen.items()}
+        for _ in range(SILENT_LOOKS if any(problems.values()) else 0):
+            await self.clock.sleep(self.look_seconds)
+            for name, member in (await self.registry.roster()).members.items():
+                if problems.get(name) and member.beat != seen[name].beat:
+                    raise InvalidError("configuration", problems[name])
+
+    def _unlike(self, name: str, member: Member) -> list[Problem]:
+        there = f"the process at {member.address}, which is there at the same time"
+        wrong = [
+            Problem(what, f"is not that of {there}; all of them must have the same")
+            for what, value in member.alike.items()
+            if self.alike.get(what, value) != value
+        ]
+        if member.address == self.address and name != self.predecessor:
+            wrong.append(Problem("address", f"is that of {there}; give each its own"))
+        return wrong
+
     async def look(self) -> list[asyncio.Event]:
         """Beat, see who is there, and take or give up what follows from it; returns what is set once each
         duty that was taken has begun. Raises what the store raises.
         """
         self._beats += 1
-        member = Member(self.address, self.log, self._beats)
+        member = Member(self.address, self._beats, self.alike)
         self.roster = await self.registry.beat(self.identity, member, list(self.works))
         await self._watch()
         for duty in [duty for duty, lease in self._held.items() if self._is_lost(lease)]:

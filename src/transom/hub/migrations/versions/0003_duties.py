@@ -20,7 +20,7 @@ def upgrade() -> None:
         "processes",
         sa.Column("id", TEXT, primary_key=True),
         sa.Column("address", TEXT, nullable=False),
-        sa.Column("log", TEXT, nullable=False),
+        sa.Column("alike", TEXT, nullable=False),
         sa.Column("beat", sa.BigInteger, nullable=False),
     )
     op.create_table(
