@@ -1,3 +1,8 @@
 """Its folder is on the import path of every test, so that `hub_parts` and others beside it can be shared."""
 
+import signal
+
 pytest_plugins = ["engines_fixtures", "scenario_engines", "store_places"]
+
+# Started in the background by a shell, a process ignores SIGINT, and so does all that it starts in turn.
+signal.signal(signal.SIGINT, signal.default_int_handler)

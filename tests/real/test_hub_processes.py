@@ -26,9 +26,9 @@ from transom.runtime.signing import ensure_signing_key
 REGION = "eu"
 DUTIES = 11
 # Where a holder is frozen: between what it has read and what it would write, on each road and in the store.
-OFTEN = ["publish.read", "store.committing"]
-SELDOM = ["relay.read", "relay.appended", "publish.appended", "mirror.fetched", "mirror.appended",
-          "archive.stored", "contexts.planned", "store.committed"]  # fmt: skip
+OFTEN = ["store.committing"]
+SELDOM = ["publish.read", "relay.read", "relay.appended", "publish.appended", "mirror.fetched",
+          "mirror.appended", "archive.stored", "contexts.planned", "store.committed"]  # fmt: skip
 
 
 class World(NamedTuple):

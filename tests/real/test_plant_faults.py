@@ -88,6 +88,7 @@ async def test_a_broker_that_is_killed_and_started_again_is_named_and_nothing_is
         await empty(brokers)
 
 
+@pytest.mark.soak
 async def test_a_leader_that_moves_with_records_in_flight_is_followed_and_nothing_is_lost(
     brokers3: Brokers, database: str, tmp_path: Path
 ) -> None:
