@@ -175,8 +175,8 @@ class ControllerRunner:
         A conflict means that somebody else got on: looking again at once sees what they did. What is refused
         for good is said, and looked at again when something changes.
         """
-        # Before anything is read: what is read after a lease was lost is not written.
         traces = {key: self.traces.pop(key, "") for key in keys}
+        # Before anything is read: what is read after a lease was lost is not written.
         keys = [key for key in keys if self.shards.here(key)]
         store = self.store.under(*self.shards.leases_of(keys))
         planned = await self.plan(keys)

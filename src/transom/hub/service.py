@@ -107,7 +107,7 @@ async def running_hub(
             "admin.key": admin_key_hash[:_FINGERPRINT_CHARACTERS],
             "signing_key": signer.key_id,
         }
-        identity = identity_in(config.data, randomness)
+        identity = identity_in(config.data, registry, randomness)
         duties = Duties(registry, group, clock, randomness, *identity, alike)
         api = hub_api(
             store,

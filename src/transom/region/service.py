@@ -58,12 +58,13 @@ async def running_region(
         desired = DesiredTable(table)
         group = await stack.enter_async_context(workers(clock, randomness))
         group.start("desired table", lambda: keep(desired, log, [DESIRED]))
+        registry = LogRegistry(log) if config.log else Alone()
         duties = Duties(
-            LogRegistry(log) if config.log else Alone(),
+            registry,
             group,
             clock,
             randomness,
-            *identity_in(config.data, randomness),
+            *identity_in(config.data, registry, randomness),
             alike_in(config) if config.log else {},
             f"{socket.gethostname()}:{config.data}",
             look_seconds=_LOOK_SECONDS,

@@ -236,7 +236,7 @@ class Duties:
         return member.address if member else ""
 
     def describe(self) -> list[JsonObject]:
-        """What `GET /hub/processes` says: each process, whether it beats, and what it does."""
+        """For people: each process, whether it beats, and what it does."""
         doers = {duty: lease.holder for duty, lease in self.roster.leases.items()}
         doers |= dict.fromkeys(self._held, self.identity)
         return [
@@ -272,7 +272,7 @@ class Duties:
 
     async def look(self) -> list[asyncio.Event]:
         """Beat, see who is there, and take or give up what follows from it; returns what is set once each
-        duty that was taken has begun. Raises what the store raises.
+        duty that was taken has begun. Raises what the registry raises.
         """
         self._beats += 1
         member = Member(self.address, self._beats, self.alike)
@@ -350,10 +350,13 @@ class Duties:
         _held.labels(duty).set(0)
 
 
-def identity_in(folder: Path, randomness: Randomness) -> tuple[str, str]:
+def identity_in(folder: Path, registry: Registry, randomness: Randomness) -> tuple[str, str]:
     """A name for this process, and that of the one that held the data folder before it, which is dead; ""
-    when there was none. For whoever holds the folder now.
+    when there was none. For whoever holds the folder now. Without others nothing is written: who starts on
+    a full disk need not leave its name there.
     """
+    if not registry.is_shared:
+        return randomness.uid(), ""
     file = folder / "process.id"
     predecessor = file.read_text(encoding="utf-8").strip() if file.exists() else ""
     identity = randomness.uid()
