@@ -7,7 +7,7 @@ import pytest
 
 from transom.logs.memory import MemoryLog
 from transom.logs.protocol import Message
-from transom.model.errors import FencedError
+from transom.model.errors import FencedError, UnreachableError
 from transom.region.registry import PROCESSES, LogRegistry, fence_of
 from transom.runtime.clock import ManualClock, SystemClock
 from transom.runtime.duties import Alone, Duties, Lease, Member
@@ -95,4 +95,28 @@ async def test_where_nobody_else_can_be_all_is_taken_and_nothing_said():
         assert sorted(began) == ["x", "y", "z"]
         await duties.run()
         assert duties.describe()[0]["duties"] == ["x", "y", "z"]
+        await duties.close()
+
+
+async def test_a_log_that_is_away_at_the_beginning_ends_nobody(monkeypatch):
+    log, began = MemoryLog(CLOCK), []
+    registry = LogRegistry(log)
+
+    @contextlib.asynccontextmanager
+    async def work(lease):
+        began.append(lease.duty)
+        yield
+
+    async def away(*_):
+        raise UnreachableError("the log is away")
+
+    async with workers(CLOCK, Randomness(1)) as group:
+        duties = Duties(registry, group, ManualClock(), Randomness(2), "a")
+        with monkeypatch.context() as patched:
+            patched.setattr(registry, "beat", away)
+            await duties.begin({"it": work})
+        assert not began
+        for event in await duties.look():
+            await event.wait()
+        assert began == ["it"]
         await duties.close()
