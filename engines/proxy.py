@@ -199,12 +199,13 @@ class Proxy:
         self._connections[connection] = None
         there, back = _Road(server, self), _Road(client, self)
         try:
+            # Ended by the proxy's own end only, and then quietly: to streams a cancelled handler is an error.
             async with asyncio.TaskGroup() as group:
                 group.create_task(there.run())
                 group.create_task(back.run())
                 group.create_task(self._requests(reader, there, connection))
                 group.create_task(self._answers(answers, back, connection))
-        except* (OSError, _EndedError):
+        except* (OSError, _EndedError, asyncio.CancelledError):
             pass
         finally:
             del self._connections[connection]

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,15 @@ from transom.model.errors import (
 )
 from transom.runtime.clock import ManualClock, SystemClock
 from transom.runtime.randomness import Randomness
+
+
+@pytest.fixture(autouse=True)
+async def no_connection_left() -> AsyncIterator[None]:
+    """A TLS connection that is refused goes on saying good-bye when its test is over: not into the next."""
+    yield
+    for transport in list(asyncio.get_running_loop()._transports.values()):  # type: ignore[attr-defined]
+        transport.abort()
+    await asyncio.sleep(0)
 
 
 def secure_log(

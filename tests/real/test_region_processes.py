@@ -142,10 +142,13 @@ async def test_who_takes_over_adopts_what_runs(world: World) -> None:
 
 @pytest.mark.parametrize("step", [*OFTEN, *(pytest.param(name, marks=pytest.mark.soak) for name in SELDOM)])
 async def test_an_agent_that_stood_still_changes_nothing_when_it_wakes(world: World, step: str) -> None:
-    # In the middle of its first orders: more are waiting for it when it wakes.
-    world.parts[0].kill()
+    # In the middle of its first orders: more are waiting for it when it wakes. It has the zone, being first.
+    for part in world.parts:
+        part.kill()
     world.parts[0].start(freeze_at=f"{step}:2")
     await world.parts[0].ready()
+    world.parts[1].start()
+    await world.parts[1].ready()
     await world.declare("1")
     version = 1
     while not world.parts[0].frozen:

@@ -39,6 +39,8 @@ MAIN = 0
 another, so whoever lets a broker wait has a lane, which is a connection, of its own."""
 
 _PATIENCE_SECONDS = 20.0
+_NOTHING_WRONG = api.code_name(api.CONCURRENT_TRANSACTIONS)
+"""What a coordinator answers while it still ends the transaction before: no trouble, only not yet."""
 _LAYOUT_SECONDS = 30.0
 _FIRST_RETRY_SECONDS = 0.004
 _MOST_RETRY_SECONDS = 0.5
@@ -189,7 +191,8 @@ class KafkaCluster:
 
     def _note(self, call: object, failed: TransientError) -> None:
         self._troubles.pop(call, None)  # the newest is last
-        self._troubles[call] = str(failed)
+        if failed.error != _NOTHING_WRONG:
+            self._troubles[call] = str(failed)
         _failed_tries.labels(failed.broker or ",".join(self.address.bootstrap), failed.error).inc()
 
     def check(self, code: int, where: str) -> None:
