@@ -37,7 +37,7 @@ class DifferentError(AssertionError):
     """The copy is none: the first difference, and how much was read."""
 
     def __init__(self, difference: Difference, source: Reading, copy: Reading) -> None:
-        super().__init__(f"{difference} ({_count(source)} records at the source, {_count(copy)} in the copy)")
+        super().__init__(f"{difference} ({count(source)} records at the source, {count(copy)} in the copy)")
         self.difference = difference
 
 
@@ -56,17 +56,41 @@ async def check(
     `expected`: committed records of each partition, counted by who wrote them. `within_seconds`: how long the
     copy may still be growing. Raises `DifferentError`, `ReadingError`.
     """
+
+    def judge(here: Reading, there: Reading) -> Difference | None:
+        found = difference(topic, here, there, expected)
+        return found or (wrong_translation(topic, here, there, to_target) if to_target else None)
+
+    here, _ = await compared((source, topic), (target, copy), expected, judge, within_seconds)
+    return Checked(len(here), count(here), positions(here) if to_target else 0)
+
+
+async def compared(
+    source: tuple[str, str],
+    target: tuple[str, str],
+    least: Mapping[int, int],
+    judge: Callable[[Reading, Reading], Difference | None],
+    within_seconds: float,
+) -> tuple[Reading, Reading]:
+    """Read two topics, each given as brokers and name, until `judge` finds nothing wrong, or more than that
+    the copy is still too short. `least`: offsets that the copy's partitions have at least.
+
+    Raises `DifferentError`, `ReadingError`.
+    """
     until = time.monotonic() + within_seconds
-    while not await asyncio.to_thread(_may_be_whole, target, copy, expected) and time.monotonic() < until:
+    while not await asyncio.to_thread(_may_be_whole, *target, least) and time.monotonic() < until:
         await asyncio.sleep(_AGAIN_SECONDS)
     while True:
-        here, there = await _both(source, target, topic, copy)
-        found = difference(topic, here, there, expected)
-        if found is None or not found.only_short or time.monotonic() >= until:
-            break
+        here, there = await asyncio.gather(
+            asyncio.to_thread(read, *source, committed=True),
+            asyncio.to_thread(read, *target, committed=False),
+        )
+        found = judge(here, there)
+        if found is None:
+            return here, there
+        if not found.only_short or time.monotonic() >= until:
+            raise DifferentError(found, here, there)
         await asyncio.sleep(_AGAIN_SECONDS)
-    found = found or (wrong_translation(topic, here, there, to_target) if to_target else None)
-    return _passed(found, here, there, asked=to_target is not None)
 
 
 async def check_with_aiokafka(
@@ -94,7 +118,10 @@ async def _check_with(
 ) -> Checked:
     there = await reading
     here = await asyncio.to_thread(read, source, topic, committed=True)
-    return _passed(difference(topic, here, there, expected), here, there, asked=False)
+    found = difference(topic, here, there, expected)
+    if found is not None:
+        raise DifferentError(found, here, there)
+    return Checked(len(here), count(here), 0)
 
 
 def difference(topic: str, source: Reading, copy: Reading, expected: Mapping[int, int]) -> Difference | None:
@@ -103,8 +130,8 @@ def difference(topic: str, source: Reading, copy: Reading, expected: Mapping[int
         return Difference(topic, what=f"{len(source)} partitions at the source, {len(copy)} in the copy")
     short: Difference | None = None
     for number, partition in sorted(source.items()):
-        if len(partition.records) != (count := expected.get(number, 0)):
-            told = f"{count} records were committed, {len(partition.records)} are at the source"
+        if len(partition.records) != (written := expected.get(number, 0)):
+            told = f"{written} records were committed, {len(partition.records)} are at the source"
             return Difference(topic, number, what=told)
         wanted, got = partition.records, copy[number].records
         for place, (one, other) in enumerate(zip(wanted, got, strict=False)):
@@ -141,27 +168,19 @@ def wrong_translation(
     return None
 
 
-async def _both(source: str, target: str, topic: str, copy: str) -> tuple[Reading, Reading]:
-    here = asyncio.to_thread(read, source, topic, committed=True)
-    there = asyncio.to_thread(read, target, copy, committed=False)
-    readings = await asyncio.gather(here, there)
-    return readings[0], readings[1]
-
-
-def _may_be_whole(target: str, copy: str, expected: Mapping[int, int]) -> bool:
+def _may_be_whole(target: str, copy: str, least: Mapping[int, int]) -> bool:
     """Whether the copy is long enough, which is cheaper to see than what is in it."""
     if not exists(target, copy):
         return False
     limits = bounds(target, copy)
-    return all(number in limits and limits[number][1] >= count for number, count in expected.items())
+    return all(number in limits and limits[number][1] >= end for number, end in least.items())
 
 
-def _passed(found: Difference | None, source: Reading, copy: Reading, *, asked: bool) -> Checked:
-    if found is not None:
-        raise DifferentError(found, source, copy)
-    offsets = sum(one.end - one.start for one in source.values()) if asked else 0
-    return Checked(len(source), _count(source), offsets)
-
-
-def _count(reading: Reading) -> int:
+def count(reading: Reading) -> int:
+    """Records of all partitions."""
     return sum(len(partition.records) for partition in reading.values())
+
+
+def positions(reading: Reading) -> int:
+    """Offsets of all partitions, holes included."""
+    return sum(partition.end - partition.start for partition in reading.values())

@@ -11,14 +11,12 @@ Two readings need not be equal then, and what was written (`mirror_compacted_loa
    not beyond the copy after it: whoever begins there reads the next record.
 """
 
-import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from mirror_checker import _AGAIN_SECONDS, Checked, Translation, _both, _may_be_whole, _passed
+from mirror_checker import Checked, Translation, compared, count, positions
 from mirror_findings import Difference, shown
-from mirror_reading import Bytes, Partition, Record
+from mirror_reading import Bytes, Partition, Reading, Record
 
 History: TypeAlias = Mapping[int, Sequence[Record]]
 """All that was committed, by partition, in the order of offsets; no two records of a partition are equal."""
@@ -40,21 +38,23 @@ async def check_compacted(
     `cleaned`: whether the target's cleaner may have taken records away, too. `within_seconds`: how long the
     copy may still be growing. Raises `DifferentError`, `ReadingError`.
     """
-    until = time.monotonic() + within_seconds
-    nothing = dict.fromkeys(history, 0)
-    while not await asyncio.to_thread(_may_be_whole, target, copy, nothing) and time.monotonic() < until:
-        await asyncio.sleep(_AGAIN_SECONDS)
-    while True:
-        here, there = await _both(source, target, topic, copy)
-        found: Difference | None = None
+
+    def judge(here: Reading, there: Reading) -> Difference | None:
+        if not len(history) == len(here) == len(there):
+            told = f"{len(history)} partitions were written, {len(here)} are at the source, {len(there)} here"
+            return Difference(topic, what=told)
+        short: Difference | None = None
         for number, written in history.items():
-            sought = _Partition(topic, number, written, here[number], there[number], cleaned=cleaned)
-            found = sought.difference() or (to_target and sought.wrong_translation(to_target)) or None
-            if found is not None:
-                break
-        if found is None or not found.only_short or time.monotonic() >= until:
-            return _passed(found, here, there, asked=to_target is not None)
-        await asyncio.sleep(_AGAIN_SECONDS)
+            one = _Partition(topic, number, written, here[number], there[number], cleaned=cleaned)
+            found = one.difference() or (one.wrong_translation(to_target) if to_target else None)
+            if found is not None and not found.only_short:
+                return found
+            short = short or found
+        return short
+
+    nothing = dict.fromkeys(history, 0)
+    here, there = await compared((source, topic), (target, copy), nothing, judge, within_seconds)
+    return Checked(len(here), count(there), positions(here) if to_target else 0)
 
 
 class _Partition:
@@ -79,7 +79,16 @@ class _Partition:
 
     def difference(self) -> Difference | None:
         """The first, None when there is none."""
-        return self._foreign() or self._missing() or self._outdated()
+        return self._unread() or self._foreign() or self._missing() or self._outdated()
+
+    def _unread(self) -> Difference | None:
+        """A reading of the source that sees nothing would make the next ones easy."""
+        seen = {one.content for one in self._source.records}
+        for place in self._newest.values():
+            one = self._written[place]
+            if one.value is not None and one.content not in seen:
+                return self._told(one, None, "was written and is not at the source")
+        return None
 
     def _foreign(self) -> Difference | None:
         last = -1

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from confluent_kafka import KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from kafka_batches import CODECS
 from mirror_reading import QUIET_SECONDS, Record, of_message, quietly, record
 
 FIRST_TIMESTAMP_MS = 1_700_000_000_000
@@ -212,19 +213,21 @@ def transactional(
     *,
     count: int = 300,
     partitions: int = 3,
-    codec: str = "none",
     writers: int = 3,
     config: Mapping[str, str] | None = None,
 ) -> tuple[Load, list[Transaction]]:
-    """Transactions of several producers at the same time, and plain records between them.
+    """Transactions of several producers at the same time, each with a codec of its own, and plain records
+    between them.
 
     They end by commit or abort at random, a third by abort. The ones returned are still open, for a minute at
-    most (`transaction.timeout.ms`): whoever gets them ends them.
+    most (librdkafka's `transaction.timeout.ms`): whoever gets them ends them.
     """
     load = make_topic(bootstrap, topic, partitions, config)
-    settings = {"compression.type": codec, "transaction.timeout.ms": 60_000}
-    writings = [Writing(load, settings | {"transactional.id": f"{topic}-{one}"}) for one in range(writers)]
-    outside = Writing(load, {"compression.type": codec})
+    writings = [
+        Writing(load, {"compression.type": CODECS[one % 5], "transactional.id": f"{topic}-{one}"})
+        for one in range(writers)
+    ]
+    outside = Writing(load, {"compression.type": "zstd"})
     for writing in writings:
         writing.producer.init_transactions(QUIET_SECONDS)
     opened: list[Transaction] = [_begun(load, writing) for writing in writings]
