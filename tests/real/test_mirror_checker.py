@@ -171,6 +171,7 @@ SPOILS = {
     "a lost record": "is the copy of source offset {after}; that of {offset} is missing",
     "the last lost": "has no copy: the copy ends before it",
     "a doubled record": "is a second copy of source offset {offset}",
+    "the last doubled": "is a second copy of source offset {last}",
     "two swapped": "is the copy of source offset {after}; that of {offset} comes later",
     "a header's value": r"header 1 b'place': b'\d+' became b'place': b'another'",
     "a header's null": r"header 0 b'nothing': null became b'nothing': b''",
@@ -196,6 +197,8 @@ def spoiled(how: str, bootstrap: str, load: Load) -> list[dict[str, Any]]:
         del records[mine[-1]]
     elif how == "a doubled record":
         records.insert(after, records[at])
+    elif how == "the last doubled":
+        records.insert(mine[-1] + 1, records[mine[-1]])
     elif how == "two swapped":
         records[at], records[after] = records[after], records[at]
     elif how == "an aborted record":
@@ -247,7 +250,11 @@ async def test_whatever_is_spoiled_is_found_and_told(bootstrap: str) -> None:
     load = spoilable(bootstrap)
     wanted = load.history[1]
     middle = len(wanted) // 2
-    told = {"offset": wanted[middle].offset, "after": wanted[middle + 1].offset}
+    told = {
+        "offset": wanted[middle].offset,
+        "after": wanted[middle + 1].offset,
+        "last": wanted[-1].offset,
+    }
     assert len({one.offset for one in wanted}) < len(raw(bootstrap, "source", committed=False))
     write_copy(bootstrap, "true", [parts(one) for one in raw(bootstrap, "source")])
     assert (await check(bootstrap, bootstrap, "source", "true", load.expected)).records == 54
@@ -270,6 +277,21 @@ async def test_a_reading_that_sees_too_little_does_not_pass(
     write_copy(bootstrap, "wider", [parts(one) for one in raw(bootstrap, "source")], 4)
     with pytest.raises(DifferentError, match="3 partitions at the source, 4 in the copy"):
         await check(bootstrap, bootstrap, "source", "wider", load.expected)
+
+
+async def test_what_was_aborted_in_the_copy_itself_is_seen_as_plain_clients_see_it(
+    bootstrap: str, randomness: random.Random
+) -> None:
+    load = plain(bootstrap, "source", randomness, count=30)
+    copied(load)
+    writing = Writing(Load(bootstrap, "copy", {}), {"transactional.id": "copy"})
+    writing.producer.init_transactions(QUIET_SECONDS)
+    writing.producer.begin_transaction()
+    transaction = Transaction(load, writing)
+    writing.send(load.history[1][-1])
+    transaction.abort()
+    with pytest.raises(DifferentError, match=r"partition 1, .*is a second copy of source offset"):
+        await check(bootstrap, bootstrap, "source", "copy", load.expected)
 
 
 async def test_a_copy_may_take_its_time(bootstrap: str, randomness: random.Random) -> None:

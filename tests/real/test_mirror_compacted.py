@@ -126,6 +126,9 @@ async def test_a_spoiled_copy_of_a_compacted_topic_is_found(
             with pytest.raises(DifferentError, match=words) as caught:
                 await check_compacted(*there, cleaned=cleaned)
             assert not caught.value.difference.only_short
+    one_more = {0: [*load.load.history[0], load.load.history[0][-1]._replace(value=b"never written")]}
+    with pytest.raises(DifferentError, match="was written and is not at the source"):
+        await check_compacted(*there[:-1], one_more, cleaned=True)
     write_copy(bootstrap, "unmarked", [one for one in whole if one["value"] is not None], 1)
     there = (bootstrap, bootstrap, "source", "unmarked", load.load.history)
     await check_compacted(*there, cleaned=True)
