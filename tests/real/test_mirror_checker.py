@@ -14,8 +14,9 @@ from engines.jars import OLDEST
 from engines.kafka import Brokers
 from kafka_batches import CODECS, batches
 from kafka_logs import empty
-from mirror_checker import DifferentError, check, check_with_aiokafka, check_with_console
+from mirror_checker import DifferentError, check, check_with_aiokafka, check_with_console, compared
 from mirror_copying import copied, parts, raw, translation, write_copy
+from mirror_findings import Difference
 from mirror_loads import (
     FIRST_TIMESTAMP_MS,
     Load,
@@ -303,12 +304,54 @@ async def test_a_copy_may_take_its_time(bootstrap: str, randomness: random.Rando
     assert (await checking).records == 30
 
 
+async def test_a_copy_that_is_only_short_is_read_again_until_it_is_not(bootstrap: str) -> None:
+    make_topic(bootstrap, "source")
+    short, wrong = Difference("source", only_short=True), Difference("source")
+    found: list[Difference | None] = [short, short, None, short, wrong, short]
+
+    async def compare(within_seconds: float) -> None:
+        await compared(
+            (bootstrap, "source"),
+            (bootstrap, "source"),
+            {0: 0},
+            lambda here, there: found.pop(0),
+            within_seconds,
+        )
+
+    await compare(60)
+    assert len(found) == 3
+    for within_seconds in (60, 0):
+        with pytest.raises(DifferentError):
+            await compare(within_seconds)
+    assert not found
+
+
+async def test_an_offset_map_does_not_point_at_what_is_no_record(bootstrap: str) -> None:
+    source = make_topic(bootstrap, "source")
+    copy = make_topic(bootstrap, "copy")
+    plainly, fenced = Writing(source, {}), Writing(copy, {"transactional.id": "copy"})
+    fenced.producer.init_transactions(QUIET_SECONDS)
+    for number in range(2):
+        one = record(0, -1, FIRST_TIMESTAMP_MS + number, None, b"", [])
+        plainly.send(one)
+        fenced.producer.begin_transaction()
+        fenced.send(one)
+        Transaction(copy, fenced).commit()
+    source.add(plainly.flush())
+    # In the copy: a record, a marker, a record, a marker.
+    there = (bootstrap, bootstrap, "source", "copy", source.expected)
+    await check(*there, to_target=lambda topic, partition, offset: 2 * offset)
+    with pytest.raises(DifferentError, match="source offset 1: is translated to 1, and 2 is right"):
+        await check(*there, to_target=lambda topic, partition, offset: offset)
+
+
 async def test_an_offset_map_that_is_one_off_anywhere_is_found(
     bootstrap: str, randomness: random.Random
 ) -> None:
     load, opened = transactional(bootstrap, "source", randomness, count=100, partitions=1)
     for transaction in opened:
         transaction.commit()
+    assert sum(load.expected.values()) < len(raw(bootstrap, "source", committed=False)), "none was aborted"
     places = copied(load)
     right = translation(load, places)
     end = read(bootstrap, "source", committed=True)[0].end
