@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from engines import jars
 from mirror_findings import Difference, different
-from mirror_reading import Reading, bounds, exists, read, read_with_aiokafka, read_with_console
+from mirror_reading import Reading, ReadingError, bounds, read, read_with_aiokafka, read_with_console
 
 Translation: TypeAlias = Callable[[str, int, int], int]
 """An offset map: topic, partition and source offset to the offset in the copy."""
@@ -78,7 +78,7 @@ async def compared(
     Raises `DifferentError`, `ReadingError`.
     """
     until = time.monotonic() + within_seconds
-    while not await asyncio.to_thread(_may_be_whole, *target, least) and time.monotonic() < until:
+    while time.monotonic() < until and not await asyncio.to_thread(_may_be_whole, *target, least):
         await asyncio.sleep(_AGAIN_SECONDS)
     while True:
         here, there = await asyncio.gather(
@@ -170,9 +170,10 @@ def wrong_translation(
 
 def _may_be_whole(target: str, copy: str, least: Mapping[int, int]) -> bool:
     """Whether the copy is long enough, which is cheaper to see than what is in it."""
-    if not exists(target, copy):
+    try:
+        limits = bounds(target, copy)
+    except ReadingError:
         return False
-    limits = bounds(target, copy)
     return all(number in limits and limits[number][1] >= end for number, end in least.items())
 
 

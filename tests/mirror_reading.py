@@ -5,7 +5,6 @@ A reading ends where the partition ended when the reader came there. Next on the
 """
 
 import asyncio
-import contextlib
 import hashlib
 import re
 import subprocess
@@ -16,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as AiokafkaPartition
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from engines import jars
@@ -93,14 +92,18 @@ def record(
 
 
 def bounds(bootstrap: str, topic: str) -> dict[int, tuple[int, int]]:
-    """Where each partition begins and ends. Raises `KafkaException` when there is no such topic."""
+    """Where each partition begins and ends. Raises `ReadingError`."""
     admin = AdminClient(quietly(bootstrap))
     partitions = [TopicPartition(topic, number) for number in _partitions(admin, topic)]
-    ends: list[dict[int, int]] = []
+    found: list[dict[int, int]] = []
     for which in (OffsetSpec.earliest(), OffsetSpec.latest()):
         answers = admin.list_offsets(dict.fromkeys(partitions, which), request_timeout=QUIET_SECONDS)
-        ends.append({at.partition: answer.result().offset for at, answer in answers.items()})
-    return {number: (ends[0][number], ends[1][number]) for number in ends[0]}
+        try:
+            found.append({at.partition: answer.result().offset for at, answer in answers.items()})
+        except KafkaException as error:
+            raise ReadingError(f"{topic}: {error}") from error
+    starts, ends = found
+    return {number: (starts[number], ends[number]) for number in starts}
 
 
 def messages(bootstrap: str, topic: str, *, committed: bool) -> Iterator[Message]:
@@ -266,14 +269,10 @@ def quietly(bootstrap: str) -> dict[str, object]:
 
 
 def _partitions(client: AdminClient | Consumer, topic: str) -> list[int]:
-    layout = client.list_topics(topic, timeout=QUIET_SECONDS).topics[topic]
+    try:
+        layout = client.list_topics(topic, timeout=QUIET_SECONDS).topics[topic]
+    except KafkaException as error:
+        raise ReadingError(f"{topic}: {error}") from error
     if layout.error is not None:
         raise ReadingError(f"{topic}: {layout.error.str()}")
     return sorted(layout.partitions)
-
-
-def exists(bootstrap: str, topic: str) -> bool:
-    """Whether there is such a topic."""
-    with contextlib.suppress(ReadingError):
-        return bool(_partitions(AdminClient(quietly(bootstrap)), topic))
-    return False
