@@ -58,6 +58,12 @@ def shared_broker39() -> Iterator[Brokers]:
 
 
 @pytest.fixture(scope="session")
+def shared_far_brokers() -> Iterator[Brokers]:
+    with started(Brokers()) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def shared_secure_brokers() -> Iterator[Brokers]:
     with started(Brokers(secure=Secure(USERS, administrators=["hub"]))) as running:
         yield running
@@ -81,6 +87,13 @@ def brokers3(shared_brokers3: Brokers) -> Iterator[Brokers]:
     """Three brokers: every partition may have three copies; the first is the controller."""
     yield shared_brokers3
     shared_brokers3.mend()
+
+
+@pytest.fixture
+def far_brokers(shared_far_brokers: Brokers) -> Iterator[Brokers]:
+    """One broker of another cluster."""
+    yield shared_far_brokers
+    shared_far_brokers.mend()
 
 
 @pytest.fixture

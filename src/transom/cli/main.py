@@ -18,6 +18,8 @@ VERBS = {
     "region": ("processes", "Run one region of a configuration file."),
     "gateway": ("processes", "Run one gateway of a configuration file."),
     "drill": ("processes", "Take the hub or a region away on purpose, and say what it cost."),
+    "mirror": ("mirror", "Mirror topics and consumer groups of one Kafka cluster to another."),
+    "offsets": ("mirror", "Where a consumer goes on in the copy of a topic."),
     "apply": ("apply", "Create or change what the documents in a file declare."),
     "get": ("get", "List resources, or show one."),
     "describe": ("describe", "All there is to say of one resource."),

@@ -22,6 +22,11 @@ def mirrored_name(topic: str, environment: str, region: str) -> str:
     ]
     if problems:
         raise InvalidError(f"mirror of topic {topic!r}", problems)
+    return suffixed(topic, environment, region)
+
+
+def suffixed(topic: str, environment: str, region: str) -> str:
+    """How a name says whose copy a topic is, for names that are known to be right."""
     return f"{topic}.{environment}-{region}"
 
 

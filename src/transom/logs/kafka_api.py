@@ -38,6 +38,8 @@ INVALID_PRODUCER_ID_MAPPING = 49
 CONCURRENT_TRANSACTIONS = 51
 MEMBER_ID_REQUIRED = 79
 PRODUCER_FENCED = 90
+UNKNOWN_TOPIC_ID = 100
+INCONSISTENT_TOPIC_ID = 103
 
 _TRANSIENT = {
     UNKNOWN_TOPIC: "UNKNOWN_TOPIC_OR_PARTITION",
@@ -181,11 +183,14 @@ class MetadataRequest(Request[_MetadataRequestV12]):
 
 
 class TopicLayout(NamedTuple):
-    """A topic as the cluster has it: its id, and the broker that leads each partition (-1: none now)."""
+    """A topic as the cluster has it: its id, the broker that leads each partition (-1: none now), and how
+    many copies a partition has.
+    """
 
     topic_id: str
     internal: bool
     leaders: dict[int, int]
+    replicas: int
 
 
 def layouts(response: Any) -> tuple[int, dict[str, TopicLayout], dict[str, int]]:
@@ -196,5 +201,7 @@ def layouts(response: Any) -> tuple[int, dict[str, TopicLayout], dict[str, int]]
         if error:
             wrong[name] = error
         else:
-            found[name] = TopicLayout(str(topic_id), internal, {part[1]: part[2] for part in partitions})
+            leaders = {part[1]: part[2] for part in partitions}
+            replicas = max((len(part[4]) for part in partitions), default=0)
+            found[name] = TopicLayout(str(topic_id), internal, leaders, replicas)
     return len(response.brokers), found, wrong

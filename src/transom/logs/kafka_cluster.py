@@ -216,6 +216,10 @@ class KafkaCluster:
 
     # --- who has what ---
 
+    def forget_layouts(self) -> None:
+        """Ask anew who leads what: a broker said that it does not."""
+        self._layouts.clear()
+
     async def layout(self, name: str) -> api.TopicLayout:
         """Where a topic's partitions are. Raises `UnknownTopicError`."""
         if self.clock.monotonic() >= self._layouts_until:

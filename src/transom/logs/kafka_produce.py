@@ -139,9 +139,14 @@ _LOST = {
 }
 
 
+def is_lost(code: int) -> bool:
+    """Whether the producer is at its end: another took its name, or brokers know it no longer."""
+    return code in _LOST
+
+
 def check_producer(cluster: KafkaCluster, code: int, where: str) -> None:
     """As `KafkaCluster.check`, and `ProducerLostError` when this producer is at its end."""
-    if code in _LOST:
+    if is_lost(code):
         raise ProducerLostError(f"{where}: {api.code_name(code)}")
     cluster.check(code, where)
 

@@ -13,8 +13,6 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest
-
 from transom.logs import rules
 from transom.logs.kafka_cluster import KafkaCluster
 from transom.logs.kafka_produce import (
@@ -23,10 +21,10 @@ from transom.logs.kafka_produce import (
     ProducerLostError,
     batch_bytes,
     begin_producer,
-    check_producer,
     chunks,
     produce,
 )
+from transom.logs.kafka_transactions import add_partitions, end_transaction
 from transom.logs.protocol import SECOND, Message, TopicPartition
 from transom.model.errors import TransomError, UnreachableError
 
@@ -202,33 +200,18 @@ class TransactionWriter(Writer):
         }
         self.broken = True  # until it is known how this ends
         try:
-            await self._add(self._producer, list(by_partition))
+            await add_partitions(self.cluster, self.transactional_id, self._producer, by_partition)
             offsets = await self._produce(self._producer, sent)
         except (TransomError, ProducerLostError):
             await self._abort(self._producer)
             raise
-        await self._end(self._producer, commit=True)
+        await end_transaction(self.cluster, self.transactional_id, self._producer, commit=True)
         self.broken = False
         outcomes = [[0] * len(job) for job in jobs]
         for at, places in by_partition.items():
             for (index, number), offset in zip(places, offsets[at], strict=True):
                 outcomes[index][number] = offset
         return outcomes
-
-    async def _add(self, producer: Producer, partitions: Sequence[TopicPartition]) -> None:
-        topics: dict[str, list[int]] = {}
-        for at in partitions:
-            topics.setdefault(at.topic, []).append(at.partition)
-
-        async def attempt() -> None:
-            node = await self.cluster.transaction_coordinator(self.transactional_id)
-            asked = AddPartitionsToTxnRequest(self.transactional_id, *producer, list(topics.items()))
-            answer = await self.cluster.ask(node, asked)
-            codes = {code for _, told in answer.errors for _, code in told} - {0, 55}  # not attempted
-            for code in sorted(codes):
-                check_producer(self.cluster, code, f"transactional id {self.transactional_id!r}")
-
-        await self.cluster.retrying("begin a transaction", attempt)
 
     async def _produce(
         self, producer: Producer, by_partition: Mapping[TopicPartition, Sequence[Message]]
@@ -248,18 +231,10 @@ class TransactionWriter(Writer):
                 offsets[at].extend(range(first[at], first[at] + len(messages)))
         return offsets
 
-    async def _end(self, producer: Producer, *, commit: bool) -> None:
-        async def attempt() -> None:
-            node = await self.cluster.transaction_coordinator(self.transactional_id)
-            answer = await self.cluster.ask(node, EndTxnRequest(self.transactional_id, *producer, commit))
-            check_producer(self.cluster, answer.error_code, f"transactional id {self.transactional_id!r}")
-
-        await self.cluster.retrying("end a transaction", attempt)
-
     async def _abort(self, producer: Producer) -> None:
         """So that readers need not wait for what will never be committed. What fails here ends by itself."""
         with contextlib.suppress(TransomError, ProducerLostError):
-            await self._end(producer, commit=False)
+            await end_transaction(self.cluster, self.transactional_id, producer, commit=False)
 
 
 def _size(job: Job) -> int:

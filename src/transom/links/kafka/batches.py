@@ -1,0 +1,156 @@
+"""Record batches as brokers store them (magic 2), without looking at their records.
+
+A batch begins with 61 bytes that say who wrote it, where it begins, how many records follow and how they are
+compressed; a checksum covers all from the attributes on. Whoever passes a batch on puts a producer's number
+into these bytes and leaves the rest alone.
+Source: Apache Kafka, `DefaultRecordBatch`; KIP-98; KIP-534 (delete horizon). Next on the data's way: `lane`,
+and for batches that cannot go on as they are `recoding`.
+"""
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from aiokafka.record.util import calc_crc32c  # pyright: ignore[reportUnknownVariableType]
+
+from transom.logs.kafka_produce import Producer
+
+_HEADER = struct.Struct(">qiibIhiqqqhii")
+_LENGTH = struct.Struct(">qi")
+_CRC = struct.Struct(">I")
+HEADER_BYTES = _HEADER.size
+_crc32c: Callable[[memoryview], int] = calc_crc32c  # pyright: ignore[reportAssignmentType]  # takes any buffer
+_LENGTH_BYTES = _LENGTH.size
+_CRC_AT = 17
+_CHECKED_FROM = 21
+_MAGIC_AT = 16
+_MAGIC = 2
+_SEQUENCES = 1 << 31
+
+CODEC = 0x07
+LOG_APPEND_TIME = 0x08
+TRANSACTIONAL = 0x10
+CONTROL = 0x20
+_KEPT = CODEC
+"""The attributes that go on: not whose transaction it was (it is committed), not the time at which the source
+would forget a delete marker, which the target decides for itself.
+"""
+
+
+class BadBatchError(Exception):
+    """A batch that cannot be passed on: what is wrong with it."""
+
+
+class Batch(NamedTuple):
+    """A record batch of the source: `data` is all of it, the rest is what its header says."""
+
+    data: memoryview
+    base: int
+    leader_epoch: int
+    attributes: int
+    last_delta: int
+    base_timestamp: int
+    max_timestamp: int
+    producer_id: int
+    size: int
+
+    @property
+    def next(self) -> int:
+        """The offset behind its last one."""
+        return self.base + self.last_delta + 1
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it ends a transaction and holds no records of anybody."""
+        return bool(self.attributes & CONTROL)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it can go on as it is: no record was taken out of it by compaction, and its records carry
+        their own times.
+        """
+        return self.size == self.last_delta + 1 and not self.attributes & LOG_APPEND_TIME
+
+    @property
+    def payload(self) -> memoryview:
+        """Its records, compressed as its codec says."""
+        return self.data[HEADER_BYTES:]
+
+
+def split(records: memoryview) -> Iterator[Batch]:
+    """The batches in what a broker sent; one that is cut off at the end is left out.
+
+    Raises `BadBatchError` for formats before magic 2.
+    """
+    at, end = 0, len(records)
+    while end - at >= HEADER_BYTES:
+        length = _LENGTH.unpack_from(records, at)[1] + _LENGTH_BYTES
+        if records[at + _MAGIC_AT] != _MAGIC:
+            raise BadBatchError(
+                f"is of format {records[at + _MAGIC_AT]}, from before Kafka 0.11; have it written anew"
+            )
+        if length < HEADER_BYTES:
+            raise BadBatchError(
+                f"says that it is {length} bytes long, and its header alone is {HEADER_BYTES}"
+            )
+        if length > end - at:
+            return
+        base, _, epoch, _, _, attributes, last, first_ms, last_ms, producer, _, _, count = (
+            _HEADER.unpack_from(records, at)
+        )
+        whole = records[at : at + length]
+        yield Batch(whole, base, epoch, attributes, last, first_ms, last_ms, producer, count)
+        at += length
+
+
+def check(batch: Batch) -> None:
+    """Raise `BadBatchError` unless the bytes are those that were checksummed when it was written."""
+    if _crc32c(batch.data[_CHECKED_FROM:]) != _CRC.unpack_from(batch.data, _CRC_AT)[0]:
+        raise BadBatchError("does not match its checksum; it was damaged at the source, or on the way")
+
+
+class Body(NamedTuple):
+    """A batch to be written, but for who writes it: `pieces` are its records."""
+
+    pieces: memoryview | bytes
+    attributes: int
+    size: int
+    base_timestamp: int
+    max_timestamp: int
+
+
+def body(batch: Batch) -> Body:
+    """`batch` as it goes on; only for one that `is_whole`."""
+    return Body(
+        batch.payload, batch.attributes & _KEPT, batch.size, batch.base_timestamp, batch.max_timestamp
+    )
+
+
+def stamped(body: Body, producer: Producer, sequence: int) -> bytearray:
+    """`body` as the batch that `producer` writes as its `sequence`-th record to the partition."""
+    written = bytearray(HEADER_BYTES + len(body.pieces))
+    _HEADER.pack_into(
+        written,
+        0,
+        0,
+        len(written) - _LENGTH_BYTES,
+        -1,
+        _MAGIC,
+        0,
+        body.attributes,
+        body.size - 1,
+        body.base_timestamp,
+        body.max_timestamp,
+        producer.id,
+        producer.epoch,
+        sequence,
+        body.size,
+    )
+    written[HEADER_BYTES:] = body.pieces
+    _CRC.pack_into(written, _CRC_AT, _crc32c(memoryview(written)[_CHECKED_FROM:]))
+    return written
+
+
+def after(sequence: int, count: int) -> int:
+    """The sequence of the record `count` after that of `sequence`: they wrap."""
+    return (sequence + count) % _SEQUENCES

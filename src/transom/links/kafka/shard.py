@@ -1,0 +1,206 @@
+"""A shard: the partitions that one process carries at a time, and what it takes to be the only one.
+
+Taking a shard takes its transactional id, so that the brokers know a newer epoch of its producer; then an
+empty transaction leaves a mark of that epoch in every copy, and in the ledger. From then on whatever a former
+owner sends there is refused, in flight or woken up later (KIP-98), and what is found there is final.
+Next on the data's way: `road`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from zlib import crc32
+
+from transom.links.kafka import batches
+from transom.links.kafka.lane import Lane, Stopped
+from transom.links.kafka.ledger import (
+    MAP_TOPIC,
+    SHARDS,
+    Kept,
+    PartitionRecord,
+    chunk_messages,
+    copy_message,
+    partition_message,
+    read_copies,
+    read_ledger,
+)
+from transom.links.kafka.resuming import Policy, Sight, Skip, resumed
+from transom.links.kafka.tail import EARLIEST, LATEST, list_offsets, tails
+from transom.links.kafka.topic_plan import Copy
+from transom.logs.kafka_cluster import KafkaCluster
+from transom.logs.kafka_produce import Producer, batch_bytes, begin_producer, chunks, produce
+from transom.logs.kafka_transactions import add_partitions, end_transaction
+from transom.logs.protocol import SECOND, Message, TopicPartition
+from transom.runtime.clock import Clock
+from transom.runtime.steps import step
+
+_LANE_OF_CONNECTION = 1 << 18
+_ID_PREFIX = "transom.mirror."
+
+
+class Copied(NamedTuple):
+    """A topic that is mirrored: its copy's name, the ids of both, and how many partitions."""
+
+    source: str
+    target: str
+    source_id: str
+    target_id: str
+    partitions: int
+
+
+class Ends(NamedTuple):
+    """The two clusters, and the mirror's name."""
+
+    mirror: str
+    source: KafkaCluster
+    target: KafkaCluster
+    clock: Clock
+
+
+def shard_of(at: TopicPartition) -> int:
+    """Which shard a partition belongs to."""
+    return (crc32(at.topic.encode()) + at.partition) % SHARDS
+
+
+@dataclass
+class Shard:
+    """A shard that this process has taken."""
+
+    number: int
+    ends: Ends
+    producer: Producer
+    lanes: dict[TopicPartition, Lane] = field(default_factory=dict[TopicPartition, Lane])
+    records: dict[TopicPartition, PartitionRecord] = field(
+        default_factory=dict[TopicPartition, PartitionRecord]
+    )
+    _sequence: int = 0
+
+    async def keep(self) -> None:
+        """Keep what maps of its lanes have not kept yet. Raises `ProducerLostError` when it was taken."""
+        unkept = [(lane, lane.version) for lane in self.lanes.values() if lane.unkept]
+        await self._write(
+            message
+            for lane, _ in unkept
+            for message in chunk_messages(self.ends.mirror, lane.source, lane.map.unkept())
+        )
+        for lane, version in unkept:
+            lane.kept(version)
+
+    async def keep_copies(self, copies: Mapping[str, Copy]) -> None:
+        """Keep whose copies topics of the target are."""
+        await self._write(copy_message(name, copy) for name, copy in copies.items())
+
+    async def keep_records(self) -> None:
+        """Keep what became of each partition."""
+        await self._write(
+            partition_message(self.ends.mirror, at, record) for at, record in self.records.items()
+        )
+
+    async def forget(self, starts: Mapping[TopicPartition, int]) -> None:
+        """Forget of the maps what the copies, which begin at `starts`, hold no more."""
+        await self._write(
+            message
+            for at, lane in self.lanes.items()
+            if lane.target in starts
+            for message in chunk_messages(
+                self.ends.mirror, at, {number: [] for number in lane.map.forget(starts[lane.target])}
+            )
+        )
+
+    async def _write(self, messages: Iterable[Message]) -> None:
+        at = TopicPartition(MAP_TOPIC, self.number)
+        for run in chunks(messages):
+            now_ms = int(self.ends.clock.wall() * SECOND)
+            batch = batch_bytes(run, self.producer, self._sequence, now_ms, transactional=False)
+            await produce(self.ends.target, {at: batch})
+            self._sequence = batches.after(self._sequence, len(run))
+
+
+async def take_shard(
+    number: int,
+    ends: Ends,
+    copies: Iterable[Copied],
+    policy: Policy,
+    skips: Mapping[TopicPartition, Skip],
+) -> Shard:
+    """Take a shard from whoever has it, and find out where its partitions go on.
+
+    Raises `ProducerLostError` when another takes it meanwhile, and what the clusters raise.
+    """
+    mine = {
+        TopicPartition(copy.source, partition): copy
+        for copy in copies
+        for partition in range(copy.partitions)
+        if shard_of(TopicPartition(copy.source, partition)) == number
+    }
+    targets = {at: TopicPartition(copy.target, at.partition) for at, copy in mine.items()}
+    shard = Shard(number, ends, await _fence(number, ends, targets.values()))
+    step("carry.fenced")
+    kept = (await read_ledger(ends.target, [number], _LANE_OF_CONNECTION)).partitions.get(ends.mirror, {})
+    sights = await _sights(ends, mine, targets, kept, shard.producer)
+    for at, sight in sights.items():
+        lane, record = resumed(sight, kept.get(at, Kept()), policy, skips.get(at))
+        shard.lanes[at], shard.records[at] = lane, record
+    await shard.keep_records()
+    await shard.keep()
+    await _check_circles(ends, shard)
+    step("carry.taken")
+    return shard
+
+
+async def _fence(number: int, ends: Ends, targets: Iterable[TopicPartition]) -> Producer:
+    """Shut out who had the shard; returns who writes from now on."""
+    name = f"{_ID_PREFIX}{ends.mirror}.{number}"
+    marking = await begin_producer(ends.target, name)
+    await add_partitions(ends.target, name, marking, [TopicPartition(MAP_TOPIC, number), *targets])
+    await end_transaction(ends.target, name, marking, commit=True)
+    # Answered once the transaction has ended everywhere: what is read now is final.
+    return await begin_producer(ends.target, name)
+
+
+async def _sights(
+    ends: Ends,
+    mine: Mapping[TopicPartition, Copied],
+    targets: Mapping[TopicPartition, TopicPartition],
+    kept: Mapping[TopicPartition, Kept],
+    producer: Producer,
+) -> dict[TopicPartition, Sight]:
+    """What is seen of each partition."""
+    floors = {targets[at]: _floor(kept.get(at), copy) for at, copy in mine.items()}
+    found = await tails(ends.target, floors, _LANE_OF_CONNECTION)
+    starts = await list_offsets(ends.source, mine, EARLIEST)
+    stops = await list_offsets(ends.source, mine, LATEST)
+    return {
+        at: Sight(
+            at,
+            copy.source_id,
+            starts[at],
+            stops[at],
+            targets[at],
+            copy.target_id,
+            found[targets[at]],
+            producer.id,
+            ends.clock.wall(),
+        )
+        for at, copy in mine.items()
+    }
+
+
+def _floor(kept: Kept | None, copy: Copied) -> int:
+    """Below this the copy need not be looked at: its newest break."""
+    if kept is None or kept.record is None or kept.record.target_id != copy.target_id or not kept.chunks:
+        return 0
+    return kept.chunks[max(kept.chunks)][-1].target
+
+
+async def _check_circles(ends: Ends, shard: Shard) -> None:
+    """Stop what is a copy at the source itself, whatever it is called: looked up after this mirror has said
+    what its own copies are, so of two mirrors in a circle at least one sees the other.
+    """
+    copied = await read_copies(ends.source, _LANE_OF_CONNECTION)
+    for at, lane in shard.lanes.items():
+        if at.topic in copied:
+            lane.stopped = Stopped(
+                lane.fetch_at,
+                f"{at.topic} is a copy, which mirror {copied[at.topic].mirror!r} makes; mirror the original",
+            )

@@ -1,0 +1,125 @@
+"""What people ask of a mirror beside running it: its plan, its status, orders, and offsets.
+
+All of it stands in the target cluster, so no process of the mirror needs to be reached, or to run.
+Next on the data's way: `cli.mirror`.
+"""
+
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+
+from transom.links.kafka.config import MirrorConfig
+from transom.links.kafka.lanes import Lanes
+from transom.links.kafka.ledger import Kept, Ledger, PartitionRecord, read_ledger
+from transom.links.kafka.mirroring import MAP
+from transom.links.kafka.offset_map import OffsetMap
+from transom.links.kafka.orders import ORDERS, Orders
+from transom.links.kafka.resuming import Skip
+from transom.links.kafka.shard import Ends, shard_of
+from transom.links.kafka.status import STATUS, ProcessStatus, read_status
+from transom.links.kafka.tail import LATEST, list_offsets
+from transom.links.kafka.topics import Looked
+from transom.logs.protocol import TopicPartition
+from transom.model.errors import ConflictError, NotFoundError
+from transom.processes.mirror import Clusters, clusters, planning
+from transom.runtime.clock import SystemClock
+from transom.runtime.config import load
+from transom.runtime.randomness import Randomness
+
+_CONNECTION = 1
+
+
+class MirrorOrders:
+    """A mirror as its configuration names it, to be asked."""
+
+    def __init__(self, config: MirrorConfig, there: Clusters, randomness: Randomness) -> None:
+        self.config = config
+        self._there, self._randomness = there, randomness
+
+    async def plan(self) -> Looked:
+        """What a mirror that begins now would mirror, and change."""
+        ends = Ends(self.config.name, self._there.source, self._there.target, self._there.target.clock)
+        return await planning(self.config, ends, Lanes()).plan()
+
+    async def status(self) -> list[ProcessStatus]:
+        """How each of its processes stands. Raises `NotFoundError` when none has ever run."""
+        await self._check()
+        return await read_status(self._there.log, self.config.name)
+
+    async def pause(self, topic: str) -> None:
+        """Have a topic of the source mirrored no further."""
+        await self._check_topic(topic)
+        await self._orders.pause(topic)
+
+    async def resume(self, topic: str) -> None:
+        """Have it mirrored again."""
+        await self._check_topic(topic)
+        await self._orders.resume(topic)
+
+    async def skip(self, at: TopicPartition, to: int) -> None:
+        """Have a partition go on at the source's offset `to`."""
+        await self._kept(at)
+        await self._orders.skip(at, Skip(self._randomness.uid(), to))
+
+    async def translate(self, at: TopicPartition, offset: int, *, back: bool) -> tuple[TopicPartition, int]:
+        """Where a reader of a partition whose next offset is `offset` goes on in the copy; `back`: from the
+        copy to the source. `at` is always the source's.
+
+        Raises `NotFoundError` for what is not mirrored, `ConflictError` for what is not there yet.
+        """
+        kept, record = await self._kept(at)
+        target = TopicPartition(record.target, at.partition)
+        ends = await list_offsets(self._there.target, [target], LATEST)
+        offsets = OffsetMap(kept.chunks)
+        if back:
+            found = offsets.to_source(offset)
+            place, beyond = at, offset > ends[target]
+        else:
+            found = offsets.to_target(offset)
+            place, beyond = target, found is not None and found > ends[target]
+        if found is None or beyond:
+            raise ConflictError(
+                f"offset {offset} of {at.topic}/{at.partition} is not mirrored yet; try again in a moment"
+            )
+        return place, found
+
+    @property
+    def _orders(self) -> Orders:
+        return Orders(self._there.log, self.config.name)
+
+    async def _check(self) -> None:
+        there = await self._there.log.topics([MAP.name, ORDERS.name, STATUS.name])
+        if len(there) < 3:  # noqa: PLR2004  # all of them
+            raise NotFoundError(
+                f"mirror {self.config.name!r} has never run into {self._there.target.address}"
+            )
+
+    async def _check_topic(self, topic: str) -> None:
+        await self._check()
+        mirrored = {
+            copy.topic
+            for copy in (await self._ledger([0])).copies.values()
+            if copy.mirror == self.config.name
+        }
+        if topic not in mirrored:
+            raise NotFoundError(f"mirror {self.config.name!r} does not mirror {topic!r}")
+
+    async def _kept(self, at: TopicPartition) -> tuple[Kept, PartitionRecord]:
+        await self._check()
+        partitions = (await self._ledger([shard_of(at)])).partitions.get(self.config.name, {})
+        kept = partitions.get(at, Kept())
+        if kept.record is None:
+            raise NotFoundError(f"mirror {self.config.name!r} does not mirror {at.topic}/{at.partition}")
+        return kept, kept.record
+
+    async def _ledger(self, shards: Sequence[int]) -> Ledger:
+        return await read_ledger(self._there.target, shards, _CONNECTION)
+
+
+@contextlib.asynccontextmanager
+async def mirror_orders(config_path: Path) -> AsyncGenerator[MirrorOrders]:
+    """The mirror of a configuration file, to be asked inside the block."""
+    config = load(config_path, MirrorConfig)
+    randomness = Randomness()
+    async with clusters(config, config_path.parent, SystemClock(), randomness) as there:
+        yield MirrorOrders(config, there, randomness)
