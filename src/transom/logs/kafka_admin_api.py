@@ -172,7 +172,22 @@ class AlterTopicRequest(Request[_IncrementalAlterConfigsRequestV0]):
 class _MetadataResponse(Response):
     API_KEY = 3  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
     API_VERSION = 12  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-    SCHEMA = _UNDECODED
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "brokers",
+            CompactArray(
+                ("node_id", Int32),
+                ("host", CompactString("utf-8")),
+                ("port", Int32),
+                ("rack", CompactString("utf-8")),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("cluster_id", CompactString("utf-8")),
+        ("controller_id", Int32),  # any broker, another with each answer
+        ("body", _Rest),
+    )
 
 
 class _MetadataRequestV12(RequestStruct):
@@ -189,7 +204,7 @@ class _MetadataRequestV12(RequestStruct):
 
 
 class AllTopicsRequest(Request[_MetadataRequestV12]):
-    """What `kafka_api.MetadataRequest` tells of all topics, undecoded: to see whether anything changed."""
+    """What `kafka_api.MetadataRequest` tells; of topics undecoded, to see whether any has changed."""
 
     API_KEY: ClassVar[int] = 3
 

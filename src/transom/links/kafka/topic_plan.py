@@ -38,7 +38,6 @@ _THE_TARGETS_OWN = (
     "leader.replication.throttled.replicas",
     "follower.replication.throttled.replicas",
     "message.format.version",
-    "message.downconversion.enable",
     MAX_MESSAGE_BYTES,
 )
 _THE_TARGETS_OWN_KINDS = ("remote.", "local.", "compression.", "message.timestamp.")
@@ -237,12 +236,10 @@ def _from_original(wanted: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _is_so(name: str, value: str, held: Seen) -> bool:
-    """Whether a copy has a setting as wanted. Those of its original it has by itself, not by a default of
-    its cluster, which may change.
-    """
+    """Whether a copy has a setting as wanted, by itself: a default of its cluster may change."""
     if name == MAX_MESSAGE_BYTES:
         return int(held.values[name]) >= int(value)
-    return held.values[name] == value and (name in held.given or name in ALWAYS)
+    return held.values[name] == value and name in held.given
 
 
 def _told(settings: Mapping[str, str]) -> str:
