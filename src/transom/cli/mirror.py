@@ -105,7 +105,7 @@ def pause_command(topic: str, config: Path) -> None:
 @click.argument("topic")
 @_config_option
 def resume_command(topic: str, config: Path) -> None:
-    """Go on with TOPIC of the source where it was paused."""
+    """Go on with TOPIC of the source where it was paused; what has stopped is tried again."""
     _ask(config, lambda mirror: mirror.resume(topic))
     click.echo(f"{topic} goes on")
 
@@ -118,6 +118,22 @@ def skip_command(partition: TopicPartition, offset: int, config: Path) -> None:
     """Have a partition of the source go on at OFFSET; what is left out is kept as a gap and shown."""
     _ask(config, lambda mirror: mirror.skip(partition, offset))
     click.echo(f"{partition.topic}/{partition.partition} goes on at offset {offset}")
+
+
+@mirror_command.command("rewind")
+@click.argument("group")
+@_config_option
+def rewind_command(group: str, config: Path) -> None:
+    """Put consumer GROUP at the target where it is at the source, also backwards; nothing else does."""
+
+    async def work(mirror: "MirrorOrders") -> None:
+        moved = await mirror.rewind(group)
+        for at, offset in sorted(moved.items()):
+            click.echo(f"{at.topic}/{at.partition} {offset}")
+        if not moved:
+            click.echo(f"{group} is there already")
+
+    _ask(config, work)
 
 
 @click.group("offsets")

@@ -9,8 +9,9 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from transom.links.kafka.config import MirrorConfig
+from transom.links.kafka.groups import Groups
 from transom.links.kafka.lanes import Lanes
-from transom.links.kafka.ledger import Kept, Ledger, PartitionRecord, read_ledger
+from transom.links.kafka.ledger import SHARDS, Kept, Ledger, PartitionRecord, read_ledger
 from transom.links.kafka.mirroring import MAP
 from transom.links.kafka.offset_map import OffsetMap
 from transom.links.kafka.orders import ORDERS, Orders
@@ -82,6 +83,25 @@ class MirrorOrders:
                 f"offset {offset} of {at.topic}/{at.partition} is not mirrored yet; try again in a moment"
             )
         return place, found
+
+    async def rewind(self, group: str) -> dict[TopicPartition, int]:
+        """Put a group at the target exactly where it is at the source, also backwards; what was committed.
+
+        Raises `ConflictError` while it is active there, or its offsets are not mirrored yet.
+        """
+        await self._check()
+        ledger = await self._ledger(range(SHARDS))
+        kept = ledger.partitions.get(self.config.name, {})
+        maps = {at: OffsetMap(each.chunks) for at, each in kept.items()}
+
+        def across(topic: str, partition: int, offset: int) -> int | None:
+            held = maps.get(TopicPartition(topic, partition))
+            return held.to_target(offset) if held else None
+
+        topics = {at.topic: each.record.target for at, each in kept.items() if each.record}
+        there = self._there
+        groups = Groups(self.config.name, there.source, there.target, lambda _: True, across, across)
+        return await groups.rewind(group, topics)
 
     @property
     def _orders(self) -> Orders:

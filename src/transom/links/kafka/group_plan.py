@@ -3,7 +3,7 @@
 Next on the data's way: `groups`, which carries it out.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from transom.logs.kafka_admin_api import Committed
@@ -39,9 +39,10 @@ def plan(
     translate: tuple[Translate, Translate],
     mark: str,
     *,
+    ours: Collection[TopicPartition] | None = None,
     rewind: bool = False,
 ) -> GroupPlan:
-    """What to commit for one group.
+    """What to commit for one group, for partitions of the source that are `ours` (None: all).
 
     `topics`: the target's names by the source's; `translate`: to the target, and to the source; `mark`: the
     metadata of what was carried. `rewind`: to the target alone, and backwards, too.
@@ -50,7 +51,7 @@ def plan(
     ahead: dict[TopicPartition, int] = {}
     unknown = False
     for at, committed in held.source.items():
-        copy = topics.get(at.topic)
+        copy = topics.get(at.topic) if _is_ours(at, ours) else None
         if copy is None:
             continue
         there = held.target.get(TopicPartition(copy, at.partition))
@@ -65,7 +66,7 @@ def plan(
     originals = {} if rewind else {copy: topic for topic, copy in topics.items()}
     for at, committed in held.target.items():
         topic = originals.get(at.topic)
-        if topic is None or committed.metadata == mark:
+        if topic is None or committed.metadata == mark or not _is_ours(at._replace(topic=topic), ours):
             continue
         there = held.source.get(TopicPartition(topic, at.partition))
         offset = to_source(topic, at.partition, committed.offset)
@@ -75,6 +76,10 @@ def plan(
             back[TopicPartition(topic, at.partition)] = offset
     waits = bool((ahead and held.target_active) or (back and held.source_active))
     return GroupPlan({} if held.target_active else ahead, {} if held.source_active else back, unknown, waits)
+
+
+def _is_ours(at: TopicPartition, ours: Collection[TopicPartition] | None) -> bool:
+    return ours is None or at in ours
 
 
 def _came_from(committed: Committed, there: Committed | None, mark: str) -> bool:

@@ -15,7 +15,7 @@ Source: KIP-396 (committing from outside), KIP-709. Next on the data's way: the 
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import NamedTuple
@@ -98,17 +98,22 @@ class Groups:
         self._chosen = chosen
         self._translate = (to_target, to_source)
         self._topics: dict[str, str] = {}
+        self._ours: frozenset[TopicPartition] | None = None
         self._settled: dict[bytes, int] = {}
         """Digests of answers about which nothing is to be done, and how many groups wait in them; those of
         the round before.
         """
 
-    async def round(self, topics: Mapping[str, str]) -> None:
+    async def round(
+        self, topics: Mapping[str, str], carried: Collection[TopicPartition] | None = None
+    ) -> None:
         """Carry what is to be carried now; `topics` are mirrored: names in the target by names in the
-        source. What fails is told in `troubles`, and tried again with the next round.
+        source. Of their partitions those in `carried` (None: all) are this process's, the others are carried
+        by others. What fails is told in `troubles`, and tried again with the next round.
         """
-        if topics != self._topics:
-            self._topics = dict(topics)
+        ours = None if carried is None else frozenset(carried)
+        if topics != self._topics or ours != self._ours:
+            self._topics, self._ours = dict(topics), ours
             self._settled.clear()
         troubles: dict[str, str] = {}
 
@@ -187,7 +192,7 @@ class Groups:
         try:
             source, target = self._source.told(group, found[0]), self._target.told(group, found[1])
             held = Held(source, target, _is_active(now.at_source, group), _is_active(now.at_target, group))
-            todo = plan(held, now.topics, self._translate, self.mark)
+            todo = plan(held, now.topics, self._translate, self.mark, ours=self._ours)
             todo = await self._sure(group, held, todo, now)
             moved = await self._commit(group, todo, now)
         except (TransientError, TransomError) as error:
@@ -205,7 +210,8 @@ class Groups:
             source = await self._source.offsets_of(group)
         else:
             return todo
-        return plan(held._replace(source=source, target=target), now.topics, self._translate, self.mark)
+        held = held._replace(source=source, target=target)
+        return plan(held, now.topics, self._translate, self.mark, ours=self._ours)
 
     async def _commit(self, group: str, todo: GroupPlan, now: _Round) -> bool | None:
         """None: nothing to commit; False: the group is active there."""

@@ -9,7 +9,7 @@ Next on the data's way: `processes.mirror`.
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -54,6 +54,10 @@ class Planned(Protocol):
         """What is not mirrored and why, by topic."""
         ...
 
+    async def wait(self) -> None:
+        """Until another look is worth while."""
+        ...
+
     async def look(self, *, change: bool) -> Sequence[Copied]:
         """Look at both clusters, and, to `change`, make copies what they are to be; those that there are.
 
@@ -65,8 +69,12 @@ class Planned(Protocol):
 class Carried(Protocol):
     """Consumer groups whose places are carried."""
 
-    async def round(self, topics: Mapping[str, str]) -> None:
-        """Carry what is to be carried now; `topics`: names in the target by names in the source."""
+    async def round(
+        self, topics: Mapping[str, str], carried: Collection[TopicPartition] | None = None
+    ) -> None:
+        """Carry what is to be carried now; `topics`: names in the target by names in the source; `carried`:
+        which of their partitions this process does.
+        """
         ...
 
 
@@ -81,12 +89,11 @@ class Mirroring:
     identity: str
     clock: Clock
     bytes_per_second: float = 0.0
-    follow_seconds: float = 30.0
     lanes: Lanes = field(default_factory=Lanes)
     copies: Sequence[Copied] = ()
     troubles: dict[str, str] = field(default_factory=dict[str, str])
     """What this process cannot do now, by what it is about."""
-    _planned_at: float = float("-inf")
+    _outdated: bool = True
     _given: frozenset[int] = frozenset()
     _plans: bool = False
 
@@ -111,6 +118,7 @@ class Mirroring:
                     sender.run(),
                     self._share(),
                     self._listen(),
+                    self._watch(),
                     self._rouse(),
                     self._settle(),
                     self._carry(carried, every_seconds),
@@ -175,13 +183,12 @@ class Mirroring:
 
     async def _plan(self) -> set[int]:
         """Look at the topics when it is time; which shards have others now."""
-        now = self.clock.monotonic()
         plans = COPIES_SHARD in self._given
-        if now < self._planned_at + self.follow_seconds and plans == self._plans:
+        stale = any(lane.stale for lane in self.lanes)
+        if not self._outdated and plans == self._plans and not stale:
             return set()
-        self._plans = plans
-        copies = await self.planned.look(change=self._plans)
-        self._planned_at = now
+        copies = await self.planned.look(change=plans)
+        self._outdated, self._plans = False, plans
         changed = set(copies) ^ set(self.copies)
         self.copies = copies
         return {
@@ -212,6 +219,15 @@ class Mirroring:
 
     # --- beside them ---
 
+    async def _watch(self) -> None:
+        """Have topics looked at again when they have changed, or after a while."""
+        while True:
+            await self.clock.sleep(_ROUSE_SECONDS)
+            if not self._outdated:
+                await self.planned.wait()
+                self._outdated = True
+                self.lanes.ended.set()
+
     async def _listen(self) -> None:
         """Hear what people order."""
         while True:
@@ -229,6 +245,9 @@ class Mirroring:
         for number, shard in self.lanes.shards.items():
             for at, lane in shard.lanes.items():
                 lane.paused = at.topic in self.orders.paused
+                if lane.stopped and at.topic in self.orders.resumed:
+                    lane.stale = "told to try again"
+                    self.lanes.ended.set()
                 skip = self.orders.skips.get(at)
                 if skip is not None and skip.id != shard.records[at].skipped:
                     lane.stale = f"told to go on at offset {skip.to}"
@@ -236,6 +255,7 @@ class Mirroring:
                         "skipping", shard=number, topic=at.topic, partition=at.partition, to=skip.to
                     )
                     self.lanes.ended.set()
+        self.orders.resumed.clear()
         self.lanes.wake()
 
     async def _rouse(self) -> None:
@@ -268,7 +288,8 @@ class Mirroring:
         while True:
             await self.clock.sleep(every_seconds)
             if self.lanes.shards:
-                await carried.round({copy.source: copy.target for copy in self.copies})
+                ours = [lane.source for lane in self.lanes]
+                await carried.round({copy.source: copy.target for copy in self.copies}, ours)
 
     async def _tell(self) -> None:
         """Say how this process stands, every second when something happens."""

@@ -97,23 +97,11 @@ class OffsetMap:
         """Where the record at `source` stands, or, when there is none, the next one; None before anything is
         known. Not bounded by what has been written so far.
         """
-        if not self._sources:
-            return None
-        found = bisect_right(self._sources, source) - 1
-        if found < 0:
-            return self._targets[0]
-        target = self._targets[found] + source - self._sources[found]
-        return min(target, self._targets[found + 1]) if found + 1 < len(self._targets) else target
+        return _across(self._sources, self._targets, source)
 
     def to_source(self, target: int) -> int | None:
         """Which record of the source stands at `target`, or, when none does, the next one."""
-        if not self._targets:
-            return None
-        found = bisect_right(self._targets, target) - 1
-        if found < 0:
-            return self._sources[0]
-        source = self._sources[found] + target - self._targets[found]
-        return min(source, self._sources[found + 1]) if found + 1 < len(self._sources) else source
+        return _across(self._targets, self._sources, target)
 
     def _keep_first(self, count: int) -> None:
         del self._sources[count:], self._targets[count:]
@@ -122,3 +110,18 @@ class OffsetMap:
 
 def _chunks(breaks: int) -> int:
     return -(-breaks // CHUNK_BREAKS)
+
+
+def _across(here: Sequence[int], there: Sequence[int], offset: int) -> int | None:
+    """`offset` of one side on the other: within a run by its difference, behind it the next run's begin."""
+    if not here:
+        return None
+    found = bisect_right(here, offset) - 1
+    if found < 0:
+        return there[0]
+    beyond = offset - here[found]
+    if found + 1 < len(here):
+        records = min(here[found + 1] - here[found], there[found + 1] - there[found])
+        if beyond >= records:
+            return there[found + 1]
+    return there[found] + beyond

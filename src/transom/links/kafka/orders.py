@@ -31,6 +31,8 @@ class Orders:
 
     def __init__(self, log: Log, mirror: str) -> None:
         self.paused: set[str] = set()
+        self.resumed: set[str] = set()
+        """Topics that were told to go on; whoever has seen to it takes them out."""
         self.skips: dict[TopicPartition, Skip] = {}
         self._log, self._mirror = log, mirror
         self._next: int | None = None
@@ -62,6 +64,13 @@ class Orders:
         value = msgspec.json.encode(_Skip(skip.id, skip.to))
         await self._log.append([self._message(f"skip/{at.topic}/{at.partition}", value)])
 
+    def _pause(self, topic: str, *, paused: bool) -> None:
+        if paused:
+            self.paused.add(topic)
+        else:
+            self.paused.discard(topic)
+            self.resumed.add(topic)
+
     def _message(self, key: str, value: bytes | None) -> Message:
         return Message(ORDERS.name, f"{self._mirror}/{key}".encode(), value)
 
@@ -72,7 +81,7 @@ class Orders:
                 if mirror != self._mirror:
                     continue
                 if kind == "pause":
-                    (self.paused.add if entry.value else self.paused.discard)(topic)
+                    self._pause(topic, paused=entry.value is not None)
                 elif entry.value:
                     said = msgspec.json.decode(entry.value, type=_Skip)
                     self.skips[TopicPartition(topic, int(partition[0]))] = Skip(said.id, said.to)

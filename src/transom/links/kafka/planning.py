@@ -29,6 +29,10 @@ class Planning:
         """What is chosen and not mirrored, and why."""
         return {**self._left_out, **self._topics.troubles}
 
+    async def wait(self) -> None:
+        """Until another look is worth while."""
+        await self._topics.wait()
+
     async def plan(self) -> Looked:
         """What is to be done. Raises what the clusters raise."""
         there = await read_copies(self._ends.source, _CONNECTION)
