@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from transom.hub.config import ContextsConfig, HubConfig
+from transom.links.kafka.config import ClusterConfig, GroupsConfig, MirrorConfig, TopicsConfig
 from transom.region.config import RegionConfig, ZoneConfig
 from transom.region.gateway.config import GatewayConfig
 
@@ -24,7 +25,19 @@ def tables(page):
     ("page", "models"),
     [
         ("gateway.md", [GatewayConfig]),
-        ("configuration.md", [HubConfig, ContextsConfig, RegionConfig, ZoneConfig]),
+        (
+            "configuration.md",
+            [
+                HubConfig,
+                ContextsConfig,
+                RegionConfig,
+                ZoneConfig,
+                MirrorConfig,
+                ClusterConfig,
+                TopicsConfig,
+                GroupsConfig,
+            ],
+        ),
     ],
 )
 def test_the_reference_names_every_field(page, models):
