@@ -295,7 +295,7 @@ class Lane:
         self.strangers += strangers
         breaks = self.map.breaks
         source, target = sent.pieces[0].source, sent.pieces[0].target
-        self.map.cut(target - 1)
+        self.map.cut(target)
         self.map.extend(source, sent.base)
         for each in breaks:
             if each.target > target:

@@ -49,7 +49,8 @@ class Gap(msgspec.Struct, frozen=True):
 
 class PartitionRecord(msgspec.Struct, frozen=True):
     """Which incarnations of two topics a map is for, the numbers of the producers that wrote the copy, the
-    newest gaps, and the last order to skip something that was carried out.
+    newest gaps, the last order to skip something that was carried out, and where the copy ended (`begun`)
+    when it was taken last: from there on the map says where it goes on, whatever marks are before.
     """
 
     source_id: str
@@ -58,6 +59,7 @@ class PartitionRecord(msgspec.Struct, frozen=True):
     writers: tuple[int, ...] = ()
     gaps: tuple[Gap, ...] = ()
     skipped: str = ""
+    begun: int = 0
 
 
 @dataclass

@@ -50,16 +50,30 @@ class OffsetMap:
     def extend(self, source: int, target: int) -> bool:
         """Have the record at `source` stand at `target`, behind all there are; whether that took a break.
 
-        A break behind which nothing stands is replaced.
+        A break behind which nothing stands is replaced. All that leads to where it stood leads to `target`
+        then, also where marks or strangers' records have come between.
         """
         if self._sources:
             if source - self._sources[-1] == target - self._targets[-1]:
                 return False
             if target == self._targets[-1] or source == self._sources[-1]:
-                self._keep_first(len(self._sources) - 1)
+                self._replace(source, target)
         self._sources.append(source)
         self._targets.append(target)
         return True
+
+    def _replace(self, source: int, target: int) -> None:
+        """Take back what leads to where the last break stands; `source` and `target` come in its place."""
+        stood = self._targets[-1]
+        first = bisect_left(self._targets, stood)
+        begin = self._sources[first]
+        self._keep_first(first)
+        if not first:
+            return
+        begin = min(begin, self._sources[-1] + stood - self._targets[-1])
+        if begin < source and self._targets[-1] + begin - self._sources[-1] < target:
+            self._sources.append(begin)
+            self._targets.append(target)
 
     def cut(self, end: int) -> None:
         """Forget the breaks beyond the target's offset `end`: what was to be there was never written."""

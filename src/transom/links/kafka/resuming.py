@@ -92,7 +92,9 @@ def resumed(
         lane.stopped = Stopped(position, found.gap.why)
     writers = (*(each for each in record.writers if each != sight.writer), sight.writer)
     gaps = record.gaps if found is None else _with(record.gaps, found.gap)
-    return lane, msgspec.structs.replace(record, writers=writers[-_WRITERS_MAX:], gaps=gaps)
+    return lane, msgspec.structs.replace(
+        record, writers=writers[-_WRITERS_MAX:], gaps=gaps, begun=sight.tail.end
+    )
 
 
 def _check_new(sight: Sight) -> _Found | None:

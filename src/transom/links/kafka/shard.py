@@ -141,8 +141,8 @@ async def take_shard(
     for at, sight in sights.items():
         lane, record = resumed(sight, kept.get(at, Kept()), policy, skips.get(at))
         shard.lanes[at], shard.records[at] = lane, record
-    await shard.keep_records()
     await shard.keep()
+    await shard.keep_records()  # behind their maps: `begun` holds for a map that has it
     await _check_circles(ends, shard)
     step("carry.taken")
     return shard
@@ -187,10 +187,10 @@ async def _sights(
 
 
 def _floor(kept: Kept | None, copy: Copied) -> int:
-    """Below this the copy need not be looked at: its newest break."""
-    if kept is None or kept.record is None or kept.record.target_id != copy.target_id or not kept.chunks:
+    """Below this the copy need not be looked at. Not its newest break: that may never have been reached."""
+    if kept is None or kept.record is None or kept.record.target_id != copy.target_id:
         return 0
-    return kept.chunks[max(kept.chunks)][-1].target
+    return kept.record.begun
 
 
 async def _check_circles(ends: Ends, shard: Shard) -> None:

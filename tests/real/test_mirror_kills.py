@@ -1,0 +1,113 @@
+"""A mirror that dies at each of its durable steps while producers write: started again, it goes on exactly
+where the copy ends.
+
+The checker reads both clusters by clients that know nothing of it: every committed record once, in order, and
+every offset translated exactly. `TRANSOM_SOAK_KILLS` and `TRANSOM_SEED` choose how many and which (`make
+soak`).
+"""
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from engines.kafka import Brokers
+from mirror_world import World, emptied
+from mirror_writers import Writer
+from transom.runtime.steps import POINTS
+
+CARRY_POINTS = [point for point in POINTS if point.startswith("carry.")]
+_MOST_TIMES = {
+    "carry.fenced": 8,
+    "carry.taken": 8,
+    "carry.kept": 5,
+    "carry.fetched": 10,
+    "carry.produced": 20,
+}
+"""How often a mirror comes past a point in any case: every process takes eight shards."""
+_REACHED_SECONDS = 60
+
+
+@pytest.fixture
+async def clusters(brokers: Brokers, far_brokers: Brokers) -> AsyncIterator[tuple[Brokers, Brokers]]:
+    async with emptied(brokers, far_brokers):
+        yield brokers, far_brokers
+
+
+async def test_a_death_at_any_step_loses_and_doubles_nothing(
+    clusters: tuple[Brokers, Brokers], tmp_path: Path
+) -> None:
+    randomness = random.Random(int(os.environ.get("TRANSOM_SEED", "1")))
+    await _survive(clusters, tmp_path, [[point] for point in CARRY_POINTS], randomness)
+
+
+async def test_deaths_with_the_oldest_kafka_as_target(
+    brokers: Brokers, broker39: Brokers, tmp_path: Path
+) -> None:
+    async with emptied(brokers, broker39):
+        await _survive((brokers, broker39), tmp_path, [["carry.kept"], ["carry.produced"]], random.Random(39))
+
+
+async def test_deaths_with_the_oldest_kafka_as_source(
+    brokers: Brokers, broker39: Brokers, tmp_path: Path
+) -> None:
+    async with emptied(brokers, broker39):
+        await _survive(
+            (broker39, brokers), tmp_path, [["carry.fetched"], ["carry.produced"]], random.Random(93)
+        )
+
+
+@pytest.mark.soak
+async def test_soak_of_deaths(clusters: tuple[Brokers, Brokers], tmp_path: Path) -> None:
+    kills = int(os.environ.get("TRANSOM_SOAK_KILLS", "500"))
+    seed = int(os.environ.get("TRANSOM_SEED", "1000"))
+    for number in range(0, kills, 25):
+        print(f"seed {seed + number}", flush=True)  # noqa: T201  # to go on from here
+        randomness = random.Random(seed + number)
+        chosen = [randomness.choices(CARRY_POINTS, k=5) for _ in range(min(5, -(-(kills - number) // 5)))]
+        async with emptied(*clusters):
+            await _survive(clusters, tmp_path / str(number), chosen, randomness)
+
+
+async def _survive(
+    clusters: tuple[Brokers, Brokers],
+    folder: Path,
+    deaths: Sequence[Sequence[str]],
+    randomness: random.Random,
+) -> None:
+    """As many mirrors as there are rows, all at the same time, each of which dies at its row's points."""
+    worlds: list[World] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number, points in enumerate(deaths):
+                topic = f"written-{number}"
+                worlds.append(World(*clusters, folder, include=[topic], name=f"mirror-{number}"))
+                die_at = [f"{point}:{randomness.randint(1, _MOST_TIMES[point])}" for point in points]
+                seed = randomness.randrange(1 << 30)
+                group.create_task(_die_and_go_on(worlds[-1], topic, die_at, seed))
+    finally:
+        for world in worlds:
+            world.kill()
+
+
+async def _die_and_go_on(world: World, topic: str, die_at: Sequence[str], seed: int) -> None:
+    writer = await asyncio.to_thread(Writer, world.source.bootstrap, topic, seed)
+    await writer.times(2)
+    (part,) = world.parts
+    for point in die_at:
+        part.start(die_at=point)
+        try:
+            async with asyncio.timeout(_REACHED_SECONDS):
+                await writer.until(lambda: not part.running)
+        except TimeoutError:
+            raise AssertionError(f"never came to {point}:\n{part.output()[-3000:]}") from None
+        assert part.process is not None
+        assert part.process.returncode == -signal.SIGKILL, part.output()[-3000:]
+    part.start()
+    await writer.times(5)
+    checked = await world.check(writer.load)
+    assert checked.records > 100
