@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from engines.process import EngineError, MissingEngineError
@@ -27,6 +28,9 @@ DEBEZIUM = "debezium"
 POMS = {NEWEST: HERE / "pom.xml", OLDEST: HERE / "pom.xml", DEBEZIUM: HERE / "debezium.xml"}
 TITLES = {NEWEST: f"Apache Kafka {NEWEST}", OLDEST: f"Apache Kafka {OLDEST}", DEBEZIUM: "Debezium"}
 JAVA_MIN = 17
+SHORT_LIVED = ("-Xms64m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+"""One compiler and one collector thread, and a heap that starts small: brokers share two cores with their
+tests, which are short."""
 _HOW = "on Debian: apt install default-jre-headless maven; then: make kafka"
 _FETCH_SECONDS = 900
 _WRITTEN_SECONDS = 60.0
@@ -59,15 +63,17 @@ def jars_of(name: str) -> Path:
     return folder
 
 
-def java_command(version: str, heap_mebibytes: int, *, archive_at_exit: Path | None = None) -> list[str]:
-    """Java with this version's jars, for short tests on few cores; a main class and its arguments follow.
-
-    One compiler and one collector thread, and a heap that starts small: brokers share two cores with their
-    tests.
-    """
+def java_command(
+    version: str,
+    heap_mebibytes: int,
+    *,
+    options: Sequence[str] = SHORT_LIVED,
+    archive_at_exit: Path | None = None,
+) -> list[str]:
+    """Java with this version's jars; a main class and its arguments follow."""
     folder = jars_of(version)
     archive = folder / "classes.jsa"
-    words = [java(), f"-Xmx{heap_mebibytes}m", "-Xms64m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
+    words = [java(), f"-Xmx{heap_mebibytes}m", *options]
     if archive_at_exit is not None:
         words += [f"-XX:ArchiveClassesAtExit={archive_at_exit}"]
     elif archive.exists():

@@ -15,12 +15,13 @@ from engines.debezium import Debezium
 from engines.jars import OLDEST, required
 from engines.kafka import Brokers
 from engines.kafka_secure import Secure
+from engines.mirrormaker import MirrorMaker
 from engines.postgres import Postgres
 from engines.process import EngineError, MissingEngineError
 
 USERS = {"hub": "hub-password", "link": "link-password"}
 NOT_TESTED = "NOT TESTED: "
-Engine = TypeVar("Engine", Brokers, Postgres, Debezium)
+Engine = TypeVar("Engine", Brokers, Postgres, Debezium, MirrorMaker)
 
 
 @contextlib.contextmanager
