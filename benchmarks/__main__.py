@@ -21,6 +21,7 @@ SCRIPTS = (
     "stores",
     "relay",
     "real",
+    "mirror",
 )
 
 

@@ -148,7 +148,7 @@ _TOLD: Mapping[str, str | int] = {
     "target.producer.linger.ms": 100,
     "flow.consumer.fetch.max.bytes": 52_428_800,
     "flow.consumer.max.partition.fetch.bytes": 1_048_576,
-    "flow.consumer.max.poll.records": 4_000,
+    "flow.consumer.max.poll.records": 500,
     "flow.sync.group.offsets.enabled": "true",
     "flow.sync.group.offsets.interval.seconds": 1,
     "flow.emit.checkpoints.interval.seconds": 1,
