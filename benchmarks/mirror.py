@@ -81,7 +81,7 @@ async def work(both: Clusters, name: str, kind: Kind) -> float:
             settings = {"target.producer.compression.type": kind.codec}
             async with SIDES[side](both.source.bootstrap, both.target.bootstrap, topic, settings) as mirror:
                 passed[side].append(await _pass(both, mirror, topic, [kind.warm, kind.warm + kind.records]))
-                await both.at_target.delete(mirror.copy(topic))
+            await both.at_target.delete(mirror.copy(topic))
     await both.at_source.delete(topic)
     for side, runs in passed.items():
         _note_side(f"{side}_{name}", runs)
@@ -170,7 +170,7 @@ async def distance(both: Clusters) -> None:
         for side, start in SIDES.items():
             async with start(both.source.bootstrap, proxy.address, "far", _ROAD) as mirror:
                 passed = await _pass(both, mirror, "far", [warm, warm + measured])
-                await both.at_target.delete(mirror.copy("far"))
+            await both.at_target.delete(mirror.copy("far"))
             rate = passed.per_second * size / 1e6
             if side == "mirror":
                 figure("mirror_far_partition", rate, "MB/s", target=">= 20")
@@ -221,7 +221,7 @@ async def memory(both: Clusters) -> None:
     async with SIDES["mirror"](both.source.bootstrap, both.target.bootstrap, "many") as mirror:
         brokers = [*both.source.processes, *both.target.processes]
         (last,) = await passing(mirror, both.at_target, "many", [count * each], brokers)
-        await both.at_target.delete(mirror.copy("many"))
+    await both.at_target.delete(mirror.copy("many"))
     await both.at_source.delete("many")
     figure("mirror_memory_many_partitions", last.memory_bytes / 2**20, "MiB", target="<= 150")
 

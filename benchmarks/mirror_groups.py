@@ -22,7 +22,7 @@ from transom.runtime.clock import SystemClock
 
 TOPIC, GROUP = "journal", "readers"
 BEGIN = 2_000
-SECONDS = 10.0
+SECONDS = 8.0
 _EACH = 20
 _SEND_SECONDS = 0.01
 _COMMIT_SECONDS = 0.1
@@ -53,11 +53,10 @@ async def measure(both: Clusters, start: Starter, settings: Mapping[str, str | i
     asked = DeleteRecordsRequest([(TOPIC, [(0, BEGIN)])], 10_000)
     await both.at_source.cluster.ask(_NODE, asked)
     async with start(both.source.bootstrap, both.target.bootstrap, TOPIC, settings) as mirror:
-        try:
-            return await _Measurement(both, mirror).run()
-        finally:
-            await both.at_target.delete(mirror.copy(TOPIC))
-            await both.at_source.delete(TOPIC)
+        found = await _Measurement(both, mirror).run()
+    await both.at_target.delete(mirror.copy(TOPIC))
+    await both.at_source.delete(TOPIC)
+    return found
 
 
 class _Measurement:

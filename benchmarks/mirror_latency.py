@@ -17,7 +17,7 @@ PARTITIONS = 8
 WARM_RECORDS = 1_000_000
 """What is mirrored before: Java is to have compiled what it runs."""
 SETTLE_SECONDS = 3.0
-SECONDS = 10.0
+SECONDS = 8.0
 _AT_ONCE = {"target.producer.linger.ms": 0}
 """The tuning for MirrorMaker's latency; its batches grow by themselves while a request is under way."""
 _READING, _WAIT_MS = 7, 500
@@ -32,7 +32,7 @@ async def measure(both: Clusters, start: Starter, rate: float) -> list[float]:
     async with start(both.source.bootstrap, both.target.bootstrap, TOPIC, _AT_ONCE) as mirror:
         await passing(mirror, both.at_target, TOPIC, [warm], [])
         found = await _paced(both, mirror, rate / each)
-        await both.at_target.delete(mirror.copy(TOPIC))
+    await both.at_target.delete(mirror.copy(TOPIC))
     await both.at_source.delete(TOPIC)
     return found
 

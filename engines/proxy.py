@@ -280,6 +280,8 @@ class _Road:
             due, chunk = await self._under_way.get()
             await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
             await self._proxy.passable()
+            if self._writer.is_closing():  # to write then is an error of uvloop's own
+                raise _EndedError
             self._writer.write(chunk)
             await self._writer.drain()
             self._under_way.task_done()
