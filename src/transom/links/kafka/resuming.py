@@ -78,7 +78,6 @@ def resumed(
     if skip is not None and skip.id != record.skipped:
         found = _Found(_Kind.SKIPPED, Gap(position, skip.to, "was skipped by command", sight.now))
         position, record = skip.to, msgspec.structs.replace(record, skipped=skip.id)
-    held.cut(sight.tail.records_end - 1)  # behind a break at the end nothing stands
     goes_on = found is None or found.kind is _Kind.SKIPPED or _allowed(found, policy)
     if found is not None and goes_on:
         position = min(max(position, sight.start), sight.end)

@@ -75,26 +75,27 @@ class Shard:
     )
     _sequence: int = 0
 
-    async def keep(self) -> None:
-        """Keep what maps of its lanes have not kept yet. Raises `ProducerLostError` when it was taken."""
+    async def keep(self, *, records: bool = False) -> None:
+        """Keep what maps of its lanes have not kept yet, and, with them, the `records` of all.
+
+        Raises `ProducerLostError` when it was taken.
+        """
         unkept = [(lane, lane.version) for lane in self.lanes.values() if lane.unkept]
-        await self._write(
+        maps = [
             message
             for lane, _ in unkept
             for message in chunk_messages(self.ends.mirror, lane.source, lane.map.unkept())
-        )
+        ]
+        became = [partition_message(self.ends.mirror, at, record) for at, record in self.records.items()]
+        await self._write(
+            [*maps, *became] if records else maps
+        )  # in that order: a record says its map is there
         for lane, version in unkept:
             lane.kept(version)
 
     async def keep_copies(self, copies: Mapping[str, Copy]) -> None:
         """Keep whose copies topics of the target are."""
         await self._write(copy_message(name, copy) for name, copy in copies.items())
-
-    async def keep_records(self) -> None:
-        """Keep what became of each partition."""
-        await self._write(
-            partition_message(self.ends.mirror, at, record) for at, record in self.records.items()
-        )
 
     async def forget(self, starts: Mapping[TopicPartition, int]) -> None:
         """Forget of the maps what the copies, which begin at `starts`, hold no more."""
@@ -141,8 +142,7 @@ async def take_shard(
     for at, sight in sights.items():
         lane, record = resumed(sight, kept.get(at, Kept()), policy, skips.get(at))
         shard.lanes[at], shard.records[at] = lane, record
-    await shard.keep()
-    await shard.keep_records()  # behind their maps: `begun` holds for a map that has it
+    await shard.keep(records=True)
     await _check_circles(ends, shard)
     step("carry.taken")
     return shard
