@@ -229,7 +229,7 @@ async def memory(both: Clusters) -> None:
 async def groups(both: Clusters) -> None:
     """Print how far a group's position at the target is from the truth."""
     found = await mirror_groups.measure(both, SIDES["mirror"], {})
-    figure("mirror_group_idle_error", found.idle_error, "records", target="<= 0")
+    figure("mirror_group_idle_error", abs(found.idle_error), "records", target="<= 0")
     figure("mirror_group_age_most", max(found.ages_seconds), "s", target="<= 1", runs=found.tenths())
     for name, settings in (("", {}), ("_offset_lag_max_0", {"flow.offset.lag.max": 0})):
         found = await mirror_groups.measure(both, SIDES["mirrormaker"], settings)

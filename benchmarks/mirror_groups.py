@@ -85,7 +85,8 @@ class _Measurement:
             for task in (reading, writing):
                 await asyncio.sleep(2 * _COMMIT_SECONDS)
                 task.cancel()
-        truth = self._committed[-1][1]
+        # Asked, because the reader may have been stopped between its last commit and noting it.
+        truth = await _position(self._both.at_source, TOPIC)
         position = _NOWHERE
         for _ in range(int(_IDLE_SECONDS / _COMMIT_SECONDS)):
             position = await self._at_target()
@@ -126,9 +127,7 @@ class _Measurement:
             await consumer.stop()
 
     async def _at_target(self) -> int:
-        request = OffsetFetchRequest(GROUP, [(self._copy, [0])])
-        answer: Any = await self._both.at_target.cluster.ask(_NODE, request)
-        return answer.topics[0][1][0][1]
+        return await _position(self._both.at_target, self._copy)
 
     async def _numbers(self) -> dict[int, int]:
         """By offset of the copy, the number of the record there, or that comes next."""
@@ -142,6 +141,12 @@ class _Measurement:
         for offset in range(end, -1, -1):
             following = found.setdefault(offset, following)
         return found
+
+
+async def _position(wire: Wire, topic: str) -> int:
+    """Where the group is in a topic's only partition; a cluster that never had a group tells nothing."""
+    answer: Any = await wire.cluster.ask(_NODE, OffsetFetchRequest(GROUP, [(topic, [0])]))
+    return answer.topics[0][1][0][1] if answer.topics else _NOWHERE
 
 
 async def _write(source: Wire, first: int, end: int) -> None:
