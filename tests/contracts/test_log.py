@@ -291,6 +291,7 @@ async def test_a_key_decides_the_partition_and_no_key_means_the_first(log: Log):
     keys = [f"key-{n}".encode() for n in range(30)]
     await log.append([message(key, key, topic="events") for key in keys])
     await log.append([message(b"none", None, topic="events")])
+    await read_all(log, {at("events", partition): 0 for partition in range(3)}, len(keys) + 1)
     for partition in range(3):
         expected = [key for key in keys if partition_for(key, 3) == partition]
         assert expected, "the keys should reach every partition"

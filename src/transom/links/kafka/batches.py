@@ -8,10 +8,10 @@ and for batches that cannot go on as they are `recoding`.
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from aiokafka.record.util import calc_crc32c  # pyright: ignore[reportUnknownVariableType]
+from crc32c import crc32c
 
 from transom.logs.kafka_produce import Producer
 
@@ -19,7 +19,6 @@ _HEADER = struct.Struct(">qiibIhiqqqhii")
 _LENGTH = struct.Struct(">qi")
 _CRC = struct.Struct(">I")
 HEADER_BYTES = _HEADER.size
-_crc32c: Callable[[memoryview], int] = calc_crc32c  # pyright: ignore[reportAssignmentType]  # takes any buffer
 _LENGTH_BYTES = _LENGTH.size
 _CRC_AT = 17
 _CHECKED_FROM = 21
@@ -105,7 +104,7 @@ def split(records: memoryview) -> Iterator[Batch]:
 
 def check(batch: Batch) -> None:
     """Raise `BadBatchError` unless the bytes are those that were checksummed when it was written."""
-    if _crc32c(batch.data[_CHECKED_FROM:]) != _CRC.unpack_from(batch.data, _CRC_AT)[0]:
+    if crc32c(batch.data[_CHECKED_FROM:]) != _CRC.unpack_from(batch.data, _CRC_AT)[0]:
         raise BadBatchError("does not match its checksum; it was damaged at the source, or on the way")
 
 
@@ -147,7 +146,7 @@ def stamped(body: Body, producer: Producer, sequence: int) -> bytearray:
         body.size,
     )
     written[HEADER_BYTES:] = body.pieces
-    _CRC.pack_into(written, _CRC_AT, _crc32c(memoryview(written)[_CHECKED_FROM:]))
+    _CRC.pack_into(written, _CRC_AT, crc32c(memoryview(written)[_CHECKED_FROM:]))
     return written
 
 

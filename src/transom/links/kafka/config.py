@@ -58,7 +58,7 @@ class GroupsConfig(Config):
 
     include: tuple[str, ...] = (".*",)
     exclude: tuple[str, ...] = ()
-    every_seconds: float = Field(default=1.0, ge=0.1, le=3600)
+    every_seconds: float = Field(default=0.5, ge=0.1, le=3600)
 
 
 class MirrorConfig(Config):

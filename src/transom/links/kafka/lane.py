@@ -209,11 +209,11 @@ class Lane:
     @property
     def sendable(self) -> bool:
         """Whether something could go out now."""
-        if self.lost or self.stale or len(self._flying) >= FLYING_MAX:
+        if not (self._waiting or self._again) or self.lost or self.stale or len(self._flying) >= FLYING_MAX:
             return False
         if self._again:
             return True
-        return bool(self._waiting) and self._waiting[0].needs <= self._kept and not self._failing
+        return self._waiting[0].needs <= self._kept and not self._failing
 
     @property
     def waiting_batches(self) -> int:

@@ -101,7 +101,8 @@ class Sender:
                 self._answered(each, Outcome.AGAIN)
         else:
             step("carry.produced")
-            self.joining.answered(self._clock.monotonic() - began)
+            now = self._clock.monotonic()
+            self.joining.answered(now - began, now)
             for each in sent:
                 self._digest(each, told[each.lane.target])
         finally:

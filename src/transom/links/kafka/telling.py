@@ -39,6 +39,7 @@ class Telling:
         self.counted = (0, 0)
         """Records and bytes, so far."""
         self._latency = _latency.labels(mirror)
+        self._topics: dict[str, tuple[Counter, Counter]] = {}
         self._ways = {way: _batches.labels(mirror, way.value) for way in Way}
 
     def wrote(self, sent: Sent, wall: float) -> None:
@@ -46,7 +47,11 @@ class Telling:
         topic = sent.lane.source.topic
         count = sent.count
         self.counted = (self.counted[0] + count, self.counted[1] + len(sent.data))
-        _records.labels(self.mirror, topic).inc(count)
-        _bytes.labels(self.mirror, topic).inc(len(sent.data))
+        if topic not in self._topics:  # looking a label up takes longer than all the rest here
+            labels = (self.mirror, topic)
+            self._topics[topic] = (_records.labels(*labels), _bytes.labels(*labels))
+        records, size = self._topics[topic]
+        records.inc(count)
+        size.inc(len(sent.data))
         self._ways[sent.way].inc()
         self._latency.observe(max(0.0, wall - sent.newest_ms / _MS))
