@@ -152,6 +152,7 @@ class Lane:
         dropping: set[int] = set()
         try:
             for batch in batches.split(records):
+                batches.check(batch)  # first: what says that it holds nothing of use may be damaged
                 while begin and begin[0][1] <= batch.base:
                     dropping.add(begin.pop(0)[0])
                 if batch.is_control:
@@ -164,7 +165,6 @@ class Lane:
         self._advance()
 
     def _put(self, batch: Batch) -> None:
-        batches.check(batch)
         body = None
         if batch.is_whole and batch.base >= self.fetch_at:
             places: Iterable[int] = (batch.base,)

@@ -96,14 +96,16 @@ class OffsetMap:
         return forgotten
 
     def unkept(self) -> dict[int, list[Break]]:
-        """The chunks that are not kept as they are, by number; an empty one is to be forgotten.
-
-        From now on they count as kept.
+        """The chunks that are not kept as they are, by number, in the order in which they are to be kept; an
+        empty one is to be forgotten. From now on they count as kept.
         """
         if self._same == self._kept == len(self._sources):
             return {}
         breaks = self.breaks
-        numbers = range(self._same // CHUNK_BREAKS, _chunks(max(self._kept, len(breaks))))
+        held = _chunks(len(breaks))
+        # What is forgotten goes from its end: if it is kept in part, what there is remains without holes.
+        gone = range(_chunks(self._kept) - 1, held - 1, -1)
+        numbers = (*gone, *range(self._same // CHUNK_BREAKS, held))
         self._same = self._kept = len(breaks)
         return {self._first + n: breaks[n * CHUNK_BREAKS : (n + 1) * CHUNK_BREAKS] for n in numbers}
 

@@ -22,7 +22,7 @@ from transom.links.kafka.batches import (
 )
 
 _PLAIN = 0
-_LZ4_LEVEL = 0
+_NO_TIMESTAMP, _TIMESTAMPS = -1, 1 << 63
 
 _DECODERS: dict[int, Callable[[bytes], bytes]] = {
     1: codec.gzip_decode,
@@ -50,7 +50,7 @@ def records(batch: Batch, start: int = 0) -> Iterator[Record]:
     """The records of `batch` at or behind the offset `start`. Raises `BadBatchError`."""
     data = _unpacked(batch)
     appended = bool(batch.attributes & LOG_APPEND_TIME)
-    at = 0
+    at, before = 0, -1
     try:
         for _ in range(batch.size):
             length, at = _varint(data, at)
@@ -59,13 +59,18 @@ def records(batch: Batch, start: int = 0) -> Iterator[Record]:
             number, ahead = _varint(data, ahead)
             if end > len(data) or ahead > end:
                 raise BadBatchError("has a record that is longer than the batch")
-            offset = batch.base + number
-            if offset >= start:
-                timestamp = batch.max_timestamp if appended else batch.base_timestamp + delta
-                yield Record(offset, timestamp, data[ahead:end])
-            at = end
+            if not before < number <= batch.last_delta:
+                raise BadBatchError("has a record whose offset is not its own")
+            timestamp = batch.max_timestamp if appended else batch.base_timestamp + delta
+            if not _NO_TIMESTAMP <= timestamp < _TIMESTAMPS:
+                raise BadBatchError("has a record of a time that there is not")
+            if batch.base + number >= start:
+                yield Record(batch.base + number, timestamp, data[ahead:end])
+            at, before = end, number
     except IndexError:
         raise BadBatchError("ends in the middle of a record") from None
+    if at != len(data):
+        raise BadBatchError("holds more than the records that it counts")
 
 
 def joined(found: Sequence[Record], attributes: int) -> Body:
