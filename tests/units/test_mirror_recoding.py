@@ -129,7 +129,7 @@ def test_a_payload_that_ends_in_the_middle_of_a_record_is_refused():
     for end in range(61, len(whole)):
         cut = bytearray(whole[:end])
         cut[8:12] = (end - 12).to_bytes(4, "big")
-        with pytest.raises(BadBatchError, match="middle of a record|longer than"):
+        with pytest.raises(BadBatchError, match=r"middle of a record|longer than"):
             list(recoding.records(one(bytes(checksummed(cut)))))
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from transom.links.kafka.fetching import Wanted, fetch
 from transom.links.kafka.offset_map import Break
-from transom.links.kafka.tail import EARLIEST, LATEST, list_offsets
+from transom.links.kafka.tail import EARLIEST, LATEST, NO_TAIL, Tail, list_offsets
 from transom.links.kafka.topic_plan import Copy
 from transom.logs.kafka_cluster import KafkaCluster
 from transom.logs.kafka_fetch import committed
@@ -49,8 +49,8 @@ class Gap(msgspec.Struct, frozen=True):
 
 class PartitionRecord(msgspec.Struct, frozen=True):
     """Which incarnations of two topics a map is for, the numbers of the producers that wrote the copy, the
-    newest gaps, the last order to skip something that was carried out, and where the copy ended (`begun`)
-    when it was taken last: from there on the map says where it goes on, whatever marks are before.
+    newest gaps, the last order to skip something that was carried out, and the copy's tail when the partition
+    was taken (its writer None: nobody, or it was accepted).
     """
 
     source_id: str
@@ -59,7 +59,7 @@ class PartitionRecord(msgspec.Struct, frozen=True):
     writers: tuple[int, ...] = ()
     gaps: tuple[Gap, ...] = ()
     skipped: str = ""
-    begun: int = 0
+    tail: Tail = NO_TAIL
 
 
 @dataclass

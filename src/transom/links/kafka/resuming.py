@@ -73,8 +73,10 @@ def resumed(
         held.cut(-1)
         position, found = sight.start, _check_new(sight)
     else:
-        held.cut(sight.tail.records_end)
-        position, found = _followed(sight, held, record)
+        # Whoever took it last began behind the marks of then, and may have written nothing since.
+        end = min(sight.tail.end, max(sight.tail.records_end, record.tail.end))
+        held.cut(end)
+        position, found = _followed(sight, held, record, end)
     if skip is not None and skip.id != record.skipped:
         found = _Found(_Kind.SKIPPED, Gap(position, skip.to, "was skipped by command", sight.now))
         position, record = skip.to, msgspec.structs.replace(record, skipped=skip.id)
@@ -91,8 +93,12 @@ def resumed(
         lane.stopped = Stopped(position, found.gap.why)
     writers = (*(each for each in record.writers if each != sight.writer), sight.writer)
     gaps = record.gaps if found is None else _with(record.gaps, found.gap)
+    accepted = found is not None and found.kind is _Kind.SKIPPED  # whoever it was
     return lane, msgspec.structs.replace(
-        record, writers=writers[-_WRITERS_MAX:], gaps=gaps, begun=sight.tail.end
+        record,
+        writers=writers[-_WRITERS_MAX:],
+        gaps=gaps,
+        tail=sight.tail._replace(writer=None) if accepted else sight.tail,
     )
 
 
@@ -107,15 +113,15 @@ def _check_new(sight: Sight) -> _Found | None:
     return _Found(_Kind.STRANGERS, Gap(sight.start, sight.start, why, sight.now))
 
 
-def _followed(sight: Sight, held: OffsetMap, record: PartitionRecord) -> tuple[int, _Found | None]:
-    """Where the source goes on behind the copy's end, and what is wrong there."""
-    end = sight.tail.records_end
+def _followed(sight: Sight, held: OffsetMap, record: PartitionRecord, end: int) -> tuple[int, _Found | None]:
+    """Where the source goes on behind the copy's `end`, and what is wrong there."""
     position = held.to_source(end)
     if position is None:
         return sight.start, _check_new(sight)
     if sight.tail.writer is not None and sight.tail.writer not in record.writers:
+        last = sight.tail.records_end - 1
         why = (
-            f"somebody else writes to {sight.target.topic}, at offset {end - 1}; keep them out, and say with "
+            f"somebody else writes to {sight.target.topic}, at offset {last}; keep them out, and say with "
             f"`transom mirror skip` where to go on"
         )
         return position, _Found(_Kind.STRANGERS, Gap(position, position, why, sight.now))

@@ -6,6 +6,7 @@ owner sends there is refused, in flight or woken up later (KIP-98), and what is 
 Next on the data's way: `road`.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -25,7 +26,7 @@ from transom.links.kafka.ledger import (
     read_ledger,
 )
 from transom.links.kafka.resuming import Policy, Sight, Skip, resumed
-from transom.links.kafka.tail import EARLIEST, LATEST, list_offsets, tails
+from transom.links.kafka.tail import EARLIEST, LATEST, NO_TAIL, Tail, list_offsets, tails
 from transom.links.kafka.topic_plan import Copy
 from transom.logs.kafka_cluster import KafkaCluster
 from transom.logs.kafka_produce import Producer, batch_bytes, begin_producer, chunks, produce
@@ -74,24 +75,30 @@ class Shard:
         default_factory=dict[TopicPartition, PartitionRecord]
     )
     _sequence: int = 0
+    _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def keep(self, *, records: bool = False) -> None:
-        """Keep what maps of its lanes have not kept yet, and, with them, the `records` of all.
-
-        Raises `ProducerLostError` when it was taken.
-        """
+    async def keep(self) -> None:
+        """Keep what maps of its lanes have not kept yet. Raises `ProducerLostError` when it was taken."""
         unkept = [(lane, lane.version) for lane in self.lanes.values() if lane.unkept]
-        maps = [
-            message
-            for lane, _ in unkept
-            for message in chunk_messages(self.ends.mirror, lane.source, lane.map.unkept())
-        ]
-        became = [partition_message(self.ends.mirror, at, record) for at, record in self.records.items()]
-        await self._write(
-            [*maps, *became] if records else maps
-        )  # in that order: a record says its map is there
+        await self._write(message for lane, _ in unkept for message in self._map(lane))
         for lane, version in unkept:
             lane.kept(version)
+
+    async def keep_beginnings(self) -> None:
+        """Keep where its lanes begin, each with what became of the partition: who finds but one of the two
+        passes over a gap, or believes in one that is not there.
+        """
+        versions = {lane: lane.version for lane in self.lanes.values()}
+        await self._write(
+            message
+            for at, lane in self.lanes.items()
+            for message in (*self._map(lane), partition_message(self.ends.mirror, at, self.records[at]))
+        )
+        for lane, version in versions.items():
+            lane.kept(version)
+
+    def _map(self, lane: Lane) -> list[Message]:
+        return chunk_messages(self.ends.mirror, lane.source, lane.map.unkept())
 
     async def keep_copies(self, copies: Mapping[str, Copy]) -> None:
         """Keep whose copies topics of the target are."""
@@ -110,11 +117,13 @@ class Shard:
 
     async def _write(self, messages: Iterable[Message]) -> None:
         at = TopicPartition(MAP_TOPIC, self.number)
-        for run in chunks(messages):
-            now_ms = int(self.ends.clock.wall() * SECOND)
-            batch = batch_bytes(run, self.producer, self._sequence, now_ms, transactional=False)
-            await produce(self.ends.target, {at: batch})
-            self._sequence = batches.after(self._sequence, len(run))
+        # One after another: of two batches with one sequence brokers drop the second, as sent again.
+        async with self._writing:
+            for run in chunks(messages):
+                now_ms = int(self.ends.clock.wall() * SECOND)
+                batch = batch_bytes(run, self.producer, self._sequence, now_ms, transactional=False)
+                await produce(self.ends.target, {at: batch})
+                self._sequence = batches.after(self._sequence, len(run))
 
 
 async def take_shard(
@@ -142,7 +151,7 @@ async def take_shard(
     for at, sight in sights.items():
         lane, record = resumed(sight, kept.get(at, Kept()), policy, skips.get(at))
         shard.lanes[at], shard.records[at] = lane, record
-    await shard.keep(records=True)
+    await shard.keep_beginnings()
     await _check_circles(ends, shard)
     step("carry.taken")
     return shard
@@ -166,8 +175,8 @@ async def _sights(
     producer: Producer,
 ) -> dict[TopicPartition, Sight]:
     """What is seen of each partition."""
-    floors = {targets[at]: _floor(kept.get(at), copy) for at, copy in mine.items()}
-    found = await tails(ends.target, floors, _LANE_OF_CONNECTION)
+    known = {targets[at]: _known(kept.get(at), copy) for at, copy in mine.items()}
+    found = await tails(ends.target, known, _LANE_OF_CONNECTION)
     starts = await list_offsets(ends.source, mine, EARLIEST)
     stops = await list_offsets(ends.source, mine, LATEST)
     return {
@@ -186,11 +195,14 @@ async def _sights(
     }
 
 
-def _floor(kept: Kept | None, copy: Copied) -> int:
-    """Below this the copy need not be looked at. Not its newest break: that may never have been reached."""
-    if kept is None or kept.record is None or kept.record.target_id != copy.target_id:
-        return 0
-    return kept.record.begun
+def _known(kept: Kept | None, copy: Copied) -> Tail:
+    """What was at the copy's end when it was taken before. Its map does not say it: breaks are kept before
+    what is in front of them is written, and that may never have been.
+    """
+    record = kept.record if kept else None
+    if record is None or record.target_id != copy.target_id:
+        return NO_TAIL
+    return record.tail
 
 
 async def _check_circles(ends: Ends, shard: Shard) -> None:

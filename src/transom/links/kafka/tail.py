@@ -32,6 +32,9 @@ class Tail(NamedTuple):
     writer: int | None
 
 
+NO_TAIL = Tail(0, 0, None)
+
+
 async def list_offsets(
     cluster: KafkaCluster, partitions: Iterable[TopicPartition], which: int
 ) -> dict[TopicPartition, int]:
@@ -68,17 +71,17 @@ async def by_leader(
 
 
 async def tails(
-    cluster: KafkaCluster, floors: Mapping[TopicPartition, int], lane: int
+    cluster: KafkaCluster, known: Mapping[TopicPartition, Tail], lane: int
 ) -> dict[TopicPartition, Tail]:
-    """The tails of the partitions in `floors`, before which nothing needs to be looked at."""
-    ends = await list_offsets(cluster, floors, LATEST)
+    """The tails of the partitions in `known`, which says what they were once: what is behind is looked at."""
+    ends = await list_offsets(cluster, known, LATEST)
     looking = {at: end - 1 for at, end in ends.items()}
     found: dict[TopicPartition, Tail] = {}
 
     async def attempt() -> None:
         while True:
-            for at in [at for at, offset in looking.items() if offset < floors[at]]:
-                found[at] = Tail(ends[at], looking.pop(at) + 1, None)
+            for at in [at for at, offset in looking.items() if offset < known[at].records_end]:
+                found[at] = Tail(ends[at], looking.pop(at) + 1, known[at].writer)
             if not looking:
                 return
             for node, mine in (await by_leader(cluster, looking)).items():
