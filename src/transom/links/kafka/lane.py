@@ -5,7 +5,7 @@ with which offsets begin to differ otherwise goes out once that break is kept (`
 copy's end says where to go on at the source. Up to `FLYING_MAX` batches are under way at once; one that
 failed goes out again before anything behind it, as the same bytes, so brokers know it when they have it.
 Source: KIP-98 (sequences; a broker remembers a producer's last five batches). No I/O.
-Next on the data's way: `road`.
+Next on the data's way: `sender`.
 """
 
 import enum
@@ -167,22 +167,18 @@ class Lane:
     def _put(self, batch: Batch) -> None:
         body = None
         if batch.is_whole and batch.base >= self.fetch_at:
-            places: Iterable[int] = (batch.base,)
-            count = batch.size
+            places, count = [batch.base], batch.size
         else:
             records = list(recoding.records(batch, self.fetch_at))
             if not records:
                 return
             body = recoding.joined(records, batch.attributes)
             places, count = [record.offset for record in records], len(records)
-        target = self.end
-        first = -1
         for number, offset in enumerate(places):
-            first = offset if first < 0 else first
-            if self.map.extend(offset, target + number):
+            if self.map.extend(offset, self.end + number):
                 self._version += 1
+        piece = Piece(batch, body, places[0], batch.next, self.end, count, self._version)
         self.end += count
-        piece = Piece(batch, body, first, batch.next, target, count, self._version)
         self._waiting.append(piece)
         self.bytes_held += len(batch.data) + _PIECE_BYTES
         self.waiting_records += count
@@ -244,10 +240,15 @@ class Lane:
         pieces = [self._waiting.popleft()]
         if join:
             self._gather(pieces)
+        try:
+            way, body = _one(pieces)
+        except BadBatchError:  # whether it may go on unread is the target's to say, of each alone
+            self._waiting.extendleft(reversed(pieces[1:]))
+            way, body = _one(pieces[:1])
+            del pieces[1:]
         for piece in pieces:
             self.waiting_records -= piece.size
             self.waiting_bytes -= _bytes(piece)
-        way, body = _one(pieces)
         sent = Sent(self, pieces, batches.stamped(body, producer, self._sequence), self._sequence, way)
         self._sequence = batches.after(self._sequence, body.size)
         self._flying.append(sent)
@@ -282,13 +283,16 @@ class Lane:
         return written
 
     def _write(self, sent: Sent) -> None:
+        self.bytes_held -= sum(len(piece.batch.data) + _PIECE_BYTES for piece in sent.pieces)
         expected = sent.pieces[0].target
-        if sent.base != expected:
+        if sent.base < expected:
+            self.lost = f"the copy ended before offset {expected}; it lost records, or was made anew"
+            return
+        if sent.base > expected:
             self._shift(sent, sent.base - expected)
         self.written = sent.base + sent.count
         self.done = sent.pieces[-1].next
         self.newest_ms = max(self.newest_ms, sent.newest_ms)
-        self.bytes_held -= sum(len(piece.batch.data) + _PIECE_BYTES for piece in sent.pieces)
 
     def _shift(self, sent: Sent, strangers: int) -> None:
         """Somebody else has written to the copy before `sent`: all that follows stands farther on."""
@@ -345,14 +349,14 @@ class Lane:
 
     def _advance(self) -> None:
         """With nothing under way, what holds no records is behind us, too."""
-        if self.is_idle and self.stopped is None:
+        if self.is_idle and not (self.stopped or self.lost):
             self.done = self.fetch_at
 
     def settle(self) -> None:
         """Have the map say that what holds no records is behind us: when it is gone at the source, nothing is
         lost.
         """
-        if self.is_idle and not self.stopped and self.map.extend(self.fetch_at, self.end):
+        if self.is_idle and not (self.stopped or self.lost) and self.map.extend(self.fetch_at, self.end):
             self._version += 1
 
     @property

@@ -3,7 +3,7 @@
 Taking a shard takes its transactional id, so that the brokers know a newer epoch of its producer; then an
 empty transaction leaves a mark of that epoch in every copy, and in the ledger. From then on whatever a former
 owner sends there is refused, in flight or woken up later (KIP-98), and what is found there is final.
-Next on the data's way: `road`.
+Next on the data's way: `lanes`.
 """
 
 import asyncio
