@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import calc_crc32c
 from hypothesis import strategies as st
 
 from transom.links.kafka import batches, recoding
@@ -93,7 +94,7 @@ def _put(data: bytearray, place: tuple[int, int], value: int) -> None:
 
 def checksummed(data: bytearray) -> bytearray:
     """`data` with the checksum that belongs to it."""
-    data[17:21] = batches._crc32c(memoryview(data)[21:]).to_bytes(4, "big")
+    data[17:21] = calc_crc32c(bytes(data[21:])).to_bytes(4, "big")
     return data
 
 

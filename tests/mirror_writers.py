@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from mirror_loads import QUIET_SECONDS, Transaction, Writing, make_topic, random_record
 
-ENOUGH = 50_000
+ENOUGH = 20_000
 """Records after which a writer only waits: a checker reads them all."""
-_PAUSE_SECONDS = 0.02
+_PAUSE_SECONDS = 0.1
 
 
 class Writer:

@@ -22,6 +22,7 @@ from transom.runtime.steps import POINTS
 
 CARRY_POINTS = [point for point in POINTS if point.startswith("carry.")]
 _MOST_TIMES = {
+    "carry.marked": 8,
     "carry.fenced": 8,
     "carry.taken": 8,
     "carry.kept": 5,

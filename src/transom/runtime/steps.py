@@ -15,6 +15,7 @@ POINTS = (
     "carry.fenced",
     "carry.fetched",
     "carry.kept",
+    "carry.marked",
     "carry.produced",
     "carry.taken",
     "contexts.planned",

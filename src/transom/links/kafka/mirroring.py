@@ -126,7 +126,7 @@ class Mirroring:
                 ):
                     group.create_task(work)
         finally:
-            with contextlib.suppress(TransomError, TimeoutError):
+            with contextlib.suppress(ProducerLostError, TransomError, TimeoutError):
                 async with asyncio.timeout(_LEAVE_SECONDS):
                     await self._leave()
 

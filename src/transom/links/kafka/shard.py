@@ -29,7 +29,14 @@ from transom.links.kafka.resuming import Policy, Sight, Skip, resumed
 from transom.links.kafka.tail import EARLIEST, LATEST, NO_TAIL, Tail, list_offsets, tails
 from transom.links.kafka.topic_plan import Copy
 from transom.logs.kafka_cluster import KafkaCluster
-from transom.logs.kafka_produce import Producer, batch_bytes, begin_producer, chunks, produce
+from transom.logs.kafka_produce import (
+    Producer,
+    ProducerLostError,
+    batch_bytes,
+    begin_producer,
+    chunks,
+    produce,
+)
 from transom.logs.kafka_transactions import add_partitions, end_transaction
 from transom.logs.protocol import SECOND, Message, TopicPartition
 from transom.runtime.clock import Clock
@@ -76,6 +83,7 @@ class Shard:
     )
     _sequence: int = 0
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _in_doubt: bool = False
 
     async def keep(self) -> None:
         """Keep what maps of its lanes have not kept yet. Raises `ProducerLostError` when it was taken."""
@@ -116,13 +124,19 @@ class Shard:
         )
 
     async def _write(self, messages: Iterable[Message]) -> None:
+        """Append to the ledger: one after another, and nothing behind what may or may not be there, or
+        brokers would take the next batch for that one sent again.
+        """
         at = TopicPartition(MAP_TOPIC, self.number)
-        # One after another: of two batches with one sequence brokers drop the second, as sent again.
         async with self._writing:
             for run in chunks(messages):
+                if self._in_doubt:
+                    raise ProducerLostError(f"{at.topic}/{at.partition}: an earlier write may have failed")
                 now_ms = int(self.ends.clock.wall() * SECOND)
                 batch = batch_bytes(run, self.producer, self._sequence, now_ms, transactional=False)
+                self._in_doubt = True
                 await produce(self.ends.target, {at: batch})
+                self._in_doubt = False
                 self._sequence = batches.after(self._sequence, len(run))
 
 
@@ -163,8 +177,13 @@ async def _fence(number: int, ends: Ends, targets: Iterable[TopicPartition]) -> 
     marking = await begin_producer(ends.target, name)
     await add_partitions(ends.target, name, marking, [TopicPartition(MAP_TOPIC, number), *targets])
     await end_transaction(ends.target, name, marking, commit=True)
+    step("carry.marked")
     # Answered once the transaction has ended everywhere: what is read now is final.
-    return await begin_producer(ends.target, name)
+    writing = await begin_producer(ends.target, name)
+    if writing != (marking.id, marking.epoch + 1):
+        # Another took it between these two, and may be writing: its mark is newer than ours.
+        raise ProducerLostError(f"{name}: another process takes the shard, too")
+    return writing
 
 
 async def _sights(
