@@ -74,7 +74,7 @@ class Model:
     def check(self) -> None:
         """Each record, and each place between two, is where a reader would go on."""
         breaks = self.map.breaks
-        assert all(one.source < two.source and one.target < two.target for one, two in _runs(breaks))
+        assert all(one.source < two.source and one.target <= two.target for one, two in _runs(breaks))
         there = [pair for pair in sorted(self.pairs.items()) if pair[1] >= self.start]
         for source, target in there:
             assert self.map.to_target(source) == target
@@ -150,7 +150,8 @@ def test_a_break_behind_which_nothing_stands_is_replaced():
     assert held.extend(14, 8)  # what was to come at 10 is no record, either
     assert held.breaks == [Break(0, 0), Break(14, 8)]
     assert held.extend(14, 11)  # somebody else wrote before it
-    assert held.breaks == [Break(0, 0), Break(14, 11)]
+    assert held.breaks == [Break(0, 0), Break(8, 11), Break(14, 11)]
+    assert [held.to_target(source) for source in (7, 8, 13, 14)] == [7, 11, 11, 11]
 
 
 def test_before_anything_is_known_nothing_is_told():
