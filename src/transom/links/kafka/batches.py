@@ -45,7 +45,6 @@ class Batch(NamedTuple):
 
     data: memoryview
     base: int
-    leader_epoch: int
     attributes: int
     last_delta: int
     base_timestamp: int
@@ -94,11 +93,11 @@ def split(records: memoryview) -> Iterator[Batch]:
             )
         if length > end - at:
             return
-        base, _, epoch, _, _, attributes, last, first_ms, last_ms, producer, _, _, count = (
-            _HEADER.unpack_from(records, at)
+        base, _, _, _, _, attributes, last, first_ms, last_ms, producer, _, _, count = _HEADER.unpack_from(
+            records, at
         )
         whole = records[at : at + length]
-        yield Batch(whole, base, epoch, attributes, last, first_ms, last_ms, producer, count)
+        yield Batch(whole, base, attributes, last, first_ms, last_ms, producer, count)
         at += length
 
 
