@@ -188,7 +188,9 @@ class Carrying(RuleBasedStateMachine):
             return
         self.broker.batch_bytes_max = 1 << 20
         self.source.plain(1)  # behind which strangers are noticed
-        while self.lane.fetch_at < self.source.end or not self.lane.is_idle:
+        for _ in range(1000):
+            if self.lane.fetch_at == self.source.end and self.lane.is_idle:
+                break
             self.fetch(3, 0)
             self.keep()
             if self.lane.sendable:
