@@ -188,3 +188,32 @@ def test_a_batch_of_an_old_format_stops_its_partition():
     lane = lane_at()
     fetched(lane, bytes(old))
     assert lane.stopped == (0, why)
+
+
+def test_a_whole_batch_that_begins_before_the_road_is_cut():
+    lane = lane_at(source=1)
+    fetched(lane, batch_of(0, 1, 2))
+    sent = lane.take(PRODUCER, join=False)
+    assert (sent.way, sent.count, sent.pieces[0].source) == (Way.RECODED, 2, 1)
+
+
+def test_what_failed_goes_out_again_before_anything_behind_it():
+    lane = lane_at()
+    fetched(lane, *(batch_of(offset) for offset in range(4)))
+    for sent in [lane.take(PRODUCER, join=False) for _ in range(3)]:
+        lane.answered(sent, Outcome.AGAIN)
+    first = lane.take(PRODUCER, join=False)
+    lane.answered(first, Outcome.AGAIN)  # while others wait to go out again
+    assert [lane.take(PRODUCER, join=False).sequence for _ in range(4)] == [0, 1, 2, 3]
+
+
+def test_strangers_are_counted_once_for_all_that_is_under_way_and_all_that_comes():
+    lane = lane_at()
+    fetched(lane, batch_of(0), batch_of(1))
+    first, second = lane.take(PRODUCER, join=False), lane.take(PRODUCER, join=False)
+    lane.answered(first, Outcome.WRITTEN, 3)
+    lane.answered(second, Outcome.WRITTEN, 4)
+    assert (lane.strangers, lane.written, lane.lost) == (3, 5, "")
+    fetched(lane, batch_of(2))
+    lane.kept(lane.version)
+    assert lane.take(PRODUCER, join=False).pieces[0].target == 5
