@@ -39,6 +39,8 @@ class Engine(ABC):
 
     points: Sequence[str] = tuple(point for point in POINTS if not point.startswith("carry."))
     """The durable steps that processes pass."""
+    kills = len(points)
+    """How many deaths `make test` has time for; all the others come in `make soak`."""
 
     def plant(
         self, folder: Path, regions: Sequence[str], zones: dict[str, str], settings: str = "", **more: Any
@@ -130,6 +132,7 @@ class Real(Engine):
     """One PostgreSQL, a Kafka for the hub and all regions but `eu`, and one for that."""
 
     points = tuple(point for point in Engine.points if not point.startswith("log."))  # Kafka has none
+    kills = 8
 
     def __init__(self, postgres: Postgres, database: str, shared: Brokers, eu: Brokers) -> None:
         self._postgres, self._database = postgres, database

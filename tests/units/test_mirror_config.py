@@ -35,7 +35,7 @@ def test_what_is_not_said_has_a_default(tmp_path):
         "stop",
         "stop",
     )
-    assert (config.groups.include, config.groups.every_seconds) == ((".*",), 1.0)
+    assert (config.groups.include, config.groups.every_seconds) == ((".*",), 0.5)
     assert (config.bytes_per_second, config.log_level) == (0, "info")
 
 

@@ -23,8 +23,8 @@ def waiting(batches: int, records: int) -> Lane:
 
 def measured(road_seconds: float, record_seconds: float = 2e-6) -> Joining:
     joining = Joining()
-    for _ in range(200):
-        joining.answered(road_seconds)
+    for now in range(200):
+        joining.answered(road_seconds, now)
         joining.joined(1000, 1000 * record_seconds)
     return joining
 
@@ -50,10 +50,15 @@ def test_where_joining_is_slow_batches_are_passed_on():
     assert not measured(0.01, record_seconds=1e-4).is_better(lane)
 
 
-def test_one_slow_answer_does_not_make_a_long_road():
+def test_what_is_slow_for_a_moment_is_no_long_road():
     joining = measured(SHORT_ROAD)
-    joining.answered(5.0)
-    assert joining.answer_seconds < 2 * SHORT_ROAD
-    for _ in range(200):
-        joining.answered(LONG_ROAD)
+    for now in range(200, 205):
+        joining.answered(5.0, now)
+    assert joining.answer_seconds == SHORT_ROAD
+    for now in range(205, 240):
+        joining.answered(LONG_ROAD, now)
     assert joining.answer_seconds == LONG_ROAD
+
+
+def test_before_anything_was_answered_nothing_is_joined():
+    assert not Joining().is_better(waiting(50, 100))

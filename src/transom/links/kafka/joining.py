@@ -5,6 +5,8 @@ request: on a long road, or when batches are tiny, waiting for answers is what t
 costs time for each record, and one answer. Pure. Next on the data's way: `sender`.
 """
 
+from math import inf
+
 from transom.links.kafka.lane import FLYING_MAX, Lane
 
 _WEIGHT = 0.1
@@ -20,7 +22,7 @@ class Joining:
     def __init__(self) -> None:
         self.record_seconds = 2e-6
         """How long joining takes for a record."""
-        self._quickest = [0.001, 0.001]
+        self._quickest = [inf, inf]
         """The quickest answers of this window and of the one before."""
         self._until = 0.0
 
@@ -31,7 +33,8 @@ class Joining:
         The quickest of late: what is slow because everybody works, this process included, would be slower
         still if it worked more.
         """
-        return min(self._quickest)
+        quickest = min(self._quickest)
+        return 0.0 if quickest == inf else quickest
 
     def answered(self, seconds: float, now: float) -> None:
         """A request was answered after so long, at `now` (monotonic seconds)."""
