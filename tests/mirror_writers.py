@@ -50,9 +50,15 @@ class Writer:
         for _ in range(count):
             await asyncio.to_thread(self.write)
 
-    async def until(self, done: Callable[[], bool]) -> None:
+    async def grown(self, count: int) -> None:
+        """Wait until others have it write so many more records."""
+        until = self._count + count
+        while self._count < until:
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def until(self, done: Callable[[], bool], pause_seconds: float = _PAUSE_SECONDS) -> None:
         """Write until something is so."""
         while not done():
             if self._count < ENOUGH:
                 await asyncio.to_thread(self.write)
-            await asyncio.sleep(_PAUSE_SECONDS)
+            await asyncio.sleep(pause_seconds)

@@ -46,20 +46,13 @@ async def test_a_death_at_any_step_loses_and_doubles_nothing(
     await _survive(clusters, tmp_path, [[point] for point in CARRY_POINTS], randomness)
 
 
-async def test_deaths_with_the_oldest_kafka_as_target(
+async def test_deaths_with_the_oldest_kafka_on_either_side(
     brokers: Brokers, broker39: Brokers, tmp_path: Path
 ) -> None:
-    async with emptied(brokers, broker39):
-        await _survive((brokers, broker39), tmp_path, [["carry.kept"], ["carry.produced"]], random.Random(39))
-
-
-async def test_deaths_with_the_oldest_kafka_as_source(
-    brokers: Brokers, broker39: Brokers, tmp_path: Path
-) -> None:
-    async with emptied(brokers, broker39):
-        await _survive(
-            (broker39, brokers), tmp_path, [["carry.fetched"], ["carry.produced"]], random.Random(93)
-        )
+    async with emptied(brokers, broker39), asyncio.TaskGroup() as group:
+        for source, target, name in ((brokers, broker39, "new-to-old"), (broker39, brokers, "old-to-new")):
+            deaths = [["carry.kept"], ["carry.produced"]]
+            group.create_task(_survive((source, target), tmp_path, deaths, random.Random(39), name))
 
 
 @pytest.mark.soak
@@ -79,14 +72,15 @@ async def _survive(
     folder: Path,
     deaths: Sequence[Sequence[str]],
     randomness: random.Random,
+    name: str = "mirror",
 ) -> None:
     """As many mirrors as there are rows, all at the same time, each of which dies at its row's points."""
     worlds: list[World] = []
     try:
         async with asyncio.TaskGroup() as group:
             for number, points in enumerate(deaths):
-                topic = f"written-{number}"
-                worlds.append(World(*clusters, folder, include=[topic], name=f"mirror-{number}"))
+                topic = f"{name}-{number}"
+                worlds.append(World(*clusters, folder, include=[topic], name=topic))
                 die_at = [f"{point}:{randomness.randint(1, _MOST_TIMES[point])}" for point in points]
                 seed = randomness.randrange(1 << 30)
                 group.create_task(_die_and_go_on(worlds[-1], topic, die_at, seed))

@@ -13,16 +13,22 @@ import pytest
 from benchmarks.plant import Part
 
 from engines.kafka import Brokers
+from mirror_reading import bounds
 from mirror_world import PATIENCE_SECONDS, World, emptied
 from mirror_writers import Writer
 from transom.links.kafka.ledger import SHARDS
+from transom.links.kafka.shard import shard_of
 from transom.links.kafka.status import ProcessStatus
+from transom.logs.protocol import TopicPartition
 from transom.processes.mirror_orders import mirror_orders
 from transom.runtime.steps import POINTS
 
 CARRY_POINTS = [point for point in POINTS if point.startswith("carry.")]
 PARTITIONS = 8
 """Of each topic, so that every shard has one."""
+FIRST = next(number for number in range(PARTITIONS) if not shard_of(TopicPartition("shared", number)))
+"""The partition of the first shard."""
+Bounds = dict[int, tuple[int, int]]
 
 
 @pytest.fixture
@@ -43,24 +49,45 @@ async def writer(world: World) -> Writer:
 async def test_work_is_shared_and_goes_to_the_other_when_one_dies(world: World, writer: Writer) -> None:
     first, _ = world.parts
     async with world.running():
-        await _writing_until(writer, _divided(world))
+        await _until(_divided(world))
         await world.caught_up("shared")
         first.kill()
         await writer.times(10)
         assert (await world.check(writer.load)).records > 300
 
 
-@pytest.mark.parametrize(
-    ("first_at", "second_at"),
-    [
-        ("carry.fetched:8", "carry.taken:8"),  # wakes up when all is taken from it and nothing written yet
-        ("carry.marked:4", ""),  # wakes up when the other, which took the shard later, is writing
-    ],
-)
-async def test_who_was_frozen_while_another_took_over_writes_nothing(
-    world: World, writer: Writer, first_at: str, second_at: str
+async def test_who_wakes_up_when_its_shards_are_taken_writes_nothing(world: World, writer: Writer) -> None:
+    """The first wakes up with a batch in its hands whose break is kept, when the second knows where the
+    partition goes on, and has not written there yet.
+    """
+    first, second = world.parts
+    first.start(freeze_at="carry.kept")
+    await _until(_frozen(first))
+    second.start(freeze_at="carry.taken")  # of the first shard
+    await _until(_frozen(second))
+    before = await asyncio.to_thread(bounds, world.target.bootstrap, "eu.shared")
+    first.signal(signal.SIGCONT)
+    await _until(_grown(world, before))
+    second.signal(signal.SIGCONT)
+    await _settled(world, writer)
+
+
+async def test_who_wakes_up_while_taking_what_another_took_later_begins_anew(
+    world: World, writer: Writer
 ) -> None:
-    await _freeze_and_thaw(world, writer, first_at, second_at)
+    first, second = world.parts
+    first.start(freeze_at="carry.marked:4")
+    await _until(_frozen(first))
+    second.start()
+    await world.caught_up("shared")
+    async with asyncio.TaskGroup() as group:
+        divided = asyncio.Event()
+        group.create_task(writer.until(divided.is_set, pause_seconds=0))  # so that the second always writes
+        await writer.grown(100)
+        first.signal(signal.SIGCONT)
+        await _until(_divided(world))
+        divided.set()
+    await _settled(world, writer)
 
 
 @pytest.mark.soak
@@ -80,23 +107,32 @@ async def _freeze_and_thaw(world: World, writer: Writer, first_at: str, second_a
     at its own point, until the first has taken over again.
     """
     first, second = world.parts
-    first.start(freeze_at=first_at)
-    await _writing_until(writer, _frozen(first))
-    second.start(freeze_at=second_at)
-    if second_at:
-        await _writing_until(writer, _frozen(second))
-    else:
-        await world.caught_up("shared")
-    first.signal(signal.SIGCONT)
-    if second_at:
-        await writer.times(5)
-        await world.caught_up("shared")
-        second.signal(signal.SIGCONT)
-    await _writing_until(writer, _divided(world))
+    async with asyncio.TaskGroup() as group:
+        done = asyncio.Event()
+        group.create_task(writer.until(done.is_set))
+        first.start(freeze_at=first_at)
+        await _until(_frozen(first))
+        second.start(freeze_at=second_at)
+        if second_at:
+            await _until(_frozen(second))
+        else:
+            await world.caught_up("shared")
+        first.signal(signal.SIGCONT)
+        if second_at:
+            await world.caught_up("shared")
+            second.signal(signal.SIGCONT)
+        await _until(_divided(world))
+        done.set()
+    await _settled(world, writer)
+
+
+async def _settled(world: World, writer: Writer) -> None:
+    """Both go on, and the copy is exact."""
+    await _until(_divided(world))
     for part in world.parts:
         assert part.running, part.output()[-3000:]
     await writer.times(5)
-    assert (await world.check(writer.load)).records > 300
+    assert (await world.check(writer.load)).records > 100
 
 
 Look = Callable[[], Awaitable[bool]]
@@ -110,6 +146,16 @@ def _frozen(part: Part) -> Look:
         return part.frozen
 
     return frozen
+
+
+def _grown(world: World, before: Bounds) -> Look:
+    """Whether the copy has more in the partition of the first shard than a mark."""
+
+    async def grown() -> bool:
+        held = await asyncio.to_thread(bounds, world.target.bootstrap, "eu.shared")
+        return held[FIRST][1] > before[FIRST][1] + 1
+
+    return grown
 
 
 def _divided(world: World) -> Look:
@@ -126,8 +172,7 @@ def _divided(world: World) -> Look:
     return divided
 
 
-async def _writing_until(writer: Writer, done: Look) -> None:
+async def _until(done: Look) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not await done():
-            await asyncio.to_thread(writer.write)
             await asyncio.sleep(0.1)
