@@ -38,6 +38,7 @@ async def writing(world: World, topic: str) -> AsyncIterator[Writer]:
         assert (await world.check(writer.load)).records > 100
 
 
+@pytest.mark.soak
 async def test_brokers_of_either_side_die_and_come_back(
     brokers: Brokers, far_brokers: Brokers, tmp_path: Path
 ) -> None:
