@@ -85,8 +85,8 @@ def test_what_is_wrong_stops_the_partition_is_said_and_kept_once(sight, held, ki
 @pytest.mark.parametrize(
     ("sight", "at", "gap"),
     [
-        (FOLLOWED._replace(source_id="z", start=0), 70, (70, 70)),
-        (FOLLOWED._replace(source_id="z", start=0, end=20), 20, (70, 70)),
+        (FOLLOWED._replace(source_id="z", start=0), 0, (70, 70)),
+        (FOLLOWED._replace(source_id="z", start=3, end=20), 3, (70, 70)),
         (FOLLOWED._replace(start=75), 75, (70, 75)),
         (FOLLOWED._replace(end=64), 64, (64, 70)),
     ],

@@ -104,7 +104,7 @@ class Fetcher:
                 bytes_max=FETCH_BYTES,
                 lane=_CONNECTIONS + kind,
             )
-        except TransientError as error:
+        except (TransientError, TransomError) as error:
             for lane in lanes:
                 self._rest(lane, str(error))
         else:

@@ -82,6 +82,8 @@ def resumed(
         position, record = skip.to, msgspec.structs.replace(record, skipped=skip.id)
     goes_on = found is None or found.kind is _Kind.SKIPPED or _allowed(found, policy)
     if found is not None and goes_on:
+        if found.kind is _Kind.RECREATED:
+            position = sight.start  # what stood where the old one ended says nothing about the new one
         position = min(max(position, sight.start), sight.end)
         if record.source_id != sight.source_id:
             held.cut(-1)

@@ -95,7 +95,7 @@ class Sender:
             told = await produce(
                 self._target, node, [(each.lane.target, each.data) for each in sent], _CONNECTION
             )
-        except TransientError as error:
+        except (TransientError, TransomError) as error:
             for each in sent:
                 self._rest(each.lane, str(error))
                 self._answered(each, Outcome.AGAIN)
