@@ -8,19 +8,31 @@ import random
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmarks.plant import Part
 
 from engines.kafka import Brokers
+from kafka_logs import emptied_log
 from mirror_reading import bounds
 from mirror_world import PATIENCE_SECONDS, World, emptied
 from mirror_writers import Writer
+from transom.links.kafka import shard
 from transom.links.kafka.ledger import SHARDS
-from transom.links.kafka.shard import shard_of
+from transom.links.kafka.mirroring import MAP
+from transom.links.kafka.resuming import Policy
+from transom.links.kafka.shard import Ends, Shard, shard_of, take_shard
 from transom.links.kafka.status import ProcessStatus
+from transom.links.kafka.topic_plan import Copy
+from transom.logs.kafka_address import parse_address
+from transom.logs.kafka_cluster import KafkaCluster
+from transom.logs.kafka_produce import ProducerLostError
+from transom.logs.kafka_transactions import end_transaction
 from transom.logs.protocol import TopicPartition
 from transom.processes.mirror_orders import mirror_orders
+from transom.runtime.clock import SystemClock
+from transom.runtime.randomness import Randomness
 from transom.runtime.steps import POINTS
 
 CARRY_POINTS = [point for point in POINTS if point.startswith("carry.")]
@@ -72,22 +84,29 @@ async def test_who_wakes_up_when_its_shards_are_taken_writes_nothing(world: Worl
     await _settled(world, writer)
 
 
-async def test_who_wakes_up_while_taking_what_another_took_later_begins_anew(
-    world: World, writer: Writer
+async def test_who_is_overtaken_while_it_takes_a_shard_gives_up(
+    far_brokers: Brokers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second = world.parts
-    first.start(freeze_at="carry.marked:4")
-    await _until(_frozen(first))
-    second.start()
-    await world.caught_up("shared")
-    async with asyncio.TaskGroup() as group:
-        divided = asyncio.Event()
-        group.create_task(writer.until(divided.is_set, pause_seconds=0))  # so that the second always writes
-        await writer.grown(100)
-        first.signal(signal.SIGCONT)
-        await _until(_divided(world))
-        divided.set()
-    await _settled(world, writer)
+    """Another takes the shard between its mark and its next epoch, and may write from then on."""
+    cluster = KafkaCluster(parse_address(f"kafka://{far_brokers.bootstrap}"), SystemClock(), Randomness())
+    ends = Ends("overtaken", cluster, cluster, SystemClock())
+    taken: list[Shard] = []
+
+    async def take() -> Shard:
+        return await take_shard(3, ends, [], Policy(), {})
+
+    async def ended(*args: Any, **more: Any) -> None:
+        await end_transaction(*args, **more)
+        monkeypatch.undo()
+        taken.append(await take())
+
+    async with emptied_log(far_brokers) as log:
+        await log.create([MAP])
+        monkeypatch.setattr(shard, "end_transaction", ended)
+        with pytest.raises(ProducerLostError, match="another process"):
+            await take()
+        await taken[0].keep_copies({"copy": Copy("overtaken", "original")})
+        await cluster.close()
 
 
 @pytest.mark.soak
