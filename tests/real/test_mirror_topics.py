@@ -327,6 +327,9 @@ async def test_a_quiet_cluster_tells_no_change(brokers3: Brokers, sides: Sides) 
     async with side_of(brokers3) as source:
         for number in range(5):
             await source.make(f"topic-{number}", 3, replicas=3)
+        for number in range(5):
+            for _ in range(20):  # whichever broker is asked
+                await until_partitions(source, f"topic-{number}", 3)
         mirror = Sides(source, sides.target).mirror()
         await mirror.run()
         for side in (source, sides.target):

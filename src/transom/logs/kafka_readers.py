@@ -14,19 +14,27 @@ from transom.logs import rules
 from transom.logs.kafka_bounds import bounds
 from transom.logs.kafka_cluster import KafkaCluster, TransientError
 from transom.logs.kafka_fetch import committed, fetch
+from transom.logs.kafka_produce import TRANSACTION_MS
 from transom.logs.protocol import Entry, Topic, TopicPartition
 from transom.model.errors import OutOfRangeError, UnknownTopicError
 
 _WAIT_SECONDS_MAX = 5.0  # well below what a broker has to answer
 _READERS_MAX = 64
+_UNDECIDED_SECONDS = TRANSACTION_MS / 1000 + 5.0
+"""Brokers abort a transaction that nobody ends before this is over."""
+
+_LOOK_AGAIN_SECONDS = 0.002
 
 
 @dataclass
 class _Place:
-    """Where a reader is in a partition: it hands out `after` next, has `ready`, and fetches from `fetch`."""
+    """Where a reader is in a partition: it hands out `after` next, has `ready`, and fetches from `fetch`. The
+    partition ended at `high` when it was fetched last.
+    """
 
     after: int
     fetch: int
+    high: int = 0
     ready: list[Entry] = field(default_factory=list[Entry])
 
 
@@ -48,7 +56,8 @@ class Reader:
             held = self._places.get(at)
             if held is None or held.after != offset:
                 self._places[at] = _Place(offset, offset)
-        until = self._cluster.clock.monotonic() + wait_seconds
+        began = self._cluster.clock.monotonic()
+        until = began + wait_seconds
         while True:
             if taken := self._take(most):
                 return taken
@@ -57,7 +66,12 @@ class Reader:
             if remaining > 0:
                 await self._cluster.retrying(what, lambda left=remaining: self._wait(left))
             elif not await self._cluster.retrying(what, self._look):
-                return []
+                # What stands behind a transaction that somebody else has not ended yet was appended before we
+                # asked: whoever looks where it stands, to go on there, must not miss it.
+                waited = self._cluster.clock.monotonic() - began
+                if waited > _UNDECIDED_SECONDS or all(p.fetch >= p.high for p in self._places.values()):
+                    return []
+                await self._cluster.clock.sleep(_LOOK_AGAIN_SECONDS)
 
     async def close(self) -> None:
         """End the fetches under way."""
@@ -140,6 +154,7 @@ class Reader:
                 place = self._places[at]
                 if place.fetch != wanted[at]:
                     continue  # the caller went elsewhere meanwhile
+                place.high = told[2]
                 entries, place.fetch = committed(at, place.fetch, told[5], told[-1])
                 place.ready.extend(entries)
                 gained = gained or place.fetch != wanted[at]
