@@ -31,6 +31,7 @@ async def says(part: Part, *words: str) -> None:
         await asyncio.sleep(0.05)
 
 
+@pytest.mark.soak
 async def test_machines_may_start_in_any_order(
     brokers: Brokers, postgres: Postgres, database: str, tmp_path: Path
 ) -> None:

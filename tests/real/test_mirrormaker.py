@@ -46,6 +46,7 @@ def orders(first: int, count: int) -> list[Message]:
     return [Message("orders", b"%d" % number, b"order") for number in range(first, first + count)]
 
 
+@pytest.mark.soak
 async def test_it_mirrors_and_goes_on_where_it_stopped(
     source: KafkaLog, target: KafkaLog, brokers: Brokers, broker39: Brokers
 ) -> None:

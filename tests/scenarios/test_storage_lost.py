@@ -61,7 +61,7 @@ async def test_a_hub_that_lost_its_store_takes_nothing_from_the_regions(engine, 
         assert held_in(plant) == {WEB}
 
 
-@each_engine
+@real_in_soak
 async def test_a_hub_with_an_older_copy_of_its_store_is_heard_by_the_regions(engine, tmp_path):
     plant = plant_in(engine, tmp_path)
     async with plant.running() as hub:
