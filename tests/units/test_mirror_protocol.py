@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transom.links.kafka import fetching, producing
-from transom.links.kafka.fetching import READ_COMMITTED, Fetched, Wanted
+from transom.links.kafka.fetching import Fetched, Wanted
+from transom.logs.kafka_api import READ_COMMITTED
 from transom.logs.protocol import TopicPartition
 
 IDS = [uuid4().bytes for _ in range(3)]

@@ -174,16 +174,7 @@ class _MetadataResponse(Response):
     API_VERSION = 12  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
     SCHEMA = Schema(
         ("throttle_time_ms", Int32),
-        (
-            "brokers",
-            CompactArray(
-                ("node_id", Int32),
-                ("host", CompactString("utf-8")),
-                ("port", Int32),
-                ("rack", CompactString("utf-8")),
-                ("tags", TaggedFields),
-            ),
-        ),
+        ("brokers", api.BROKERS),
         ("cluster_id", CompactString("utf-8")),
         ("controller_id", Int32),  # any broker, another with each answer
         ("body", _Rest),

@@ -22,6 +22,9 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
+READ_UNCOMMITTED, READ_COMMITTED = 0, 1
+"""What a fetch, or a question for offsets, is to see."""
+
 NONE = 0
 UNKNOWN = -1
 OFFSET_OUT_OF_RANGE = 1
@@ -102,21 +105,22 @@ class _Uuid(AbstractType[UUID]):
 _NO_TOPIC_ID = UUID(int=0)
 
 
+BROKERS = CompactArray(
+    ("node_id", Int32),
+    ("host", CompactString("utf-8")),
+    ("port", Int32),
+    ("rack", CompactString("utf-8")),
+    ("tags", TaggedFields),
+)
+"""The brokers, as answers of metadata begin."""
+
+
 class _MetadataResponse(Response):
     API_KEY = 3  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
     API_VERSION = 12  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
     SCHEMA = Schema(
         ("throttle_time_ms", Int32),
-        (
-            "brokers",
-            CompactArray(
-                ("node_id", Int32),
-                ("host", CompactString("utf-8")),
-                ("port", Int32),
-                ("rack", CompactString("utf-8")),
-                ("tags", TaggedFields),
-            ),
-        ),
+        ("brokers", BROKERS),
         ("cluster_id", CompactString("utf-8")),
         ("controller_id", Int32),
         (

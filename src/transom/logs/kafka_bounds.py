@@ -3,7 +3,7 @@
 Next on the data's way: `kafka_readers`, `kafka_topics`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from aiokafka.protocol.offset import OffsetRequest
@@ -14,8 +14,7 @@ from transom.logs.kafka_fetch import committed, fetch
 from transom.logs.protocol import Bounds, TopicPartition
 from transom.model.errors import UnknownTopicError
 
-_EARLIEST, _LATEST = -2, -1
-_READ_COMMITTED = 1
+EARLIEST, LATEST = -2, -1
 _FARTHER = 8
 
 
@@ -26,14 +25,14 @@ async def bounds(cluster: KafkaCluster, topic: str) -> dict[int, Bounds]:
 
     async def attempt() -> dict[int, Bounds]:
         leaders = (await cluster.layout(topic)).leaders
-        starts = await _offsets(cluster, topic, leaders, _EARLIEST)
-        stable = await _offsets(cluster, topic, leaders, _LATEST)
+        places = [TopicPartition(topic, partition) for partition in leaders]
+        starts = await _offsets(cluster, places, EARLIEST, api.READ_COMMITTED)
+        stable = await _offsets(cluster, places, LATEST, api.READ_COMMITTED)
         found: dict[int, Bounds] = {}
         for partition, leader in leaders.items():
-            # What was truncated between the two questions.
-            start = min(starts[partition], stable[partition])
             at = TopicPartition(topic, partition)
-            found[partition] = Bounds(start, await _end(cluster, leader, at, start, stable[partition]))
+            start = min(starts[at], stable[at])  # what was truncated between the two questions
+            found[partition] = Bounds(start, await _end(cluster, leader, at, start, stable[at]))
         return found
 
     return await cluster.retrying(f"say where {topic} begins and ends", attempt)
@@ -56,17 +55,29 @@ async def _end(cluster: KafkaCluster, leader: int, at: TopicPartition, start: in
     return start
 
 
+async def list_offsets(
+    cluster: KafkaCluster, partitions: Iterable[TopicPartition], which: int
+) -> dict[TopicPartition, int]:
+    """Where partitions begin (`EARLIEST`) or end (`LATEST`), open transactions included."""
+    wanted = list(partitions)
+    return await cluster.retrying(
+        "say where partitions begin and end", lambda: _offsets(cluster, wanted, which, api.READ_UNCOMMITTED)
+    )
+
+
 async def _offsets(
-    cluster: KafkaCluster, topic: str, leaders: Mapping[int, int], which: int
-) -> dict[int, int]:
-    found: dict[int, int] = {}
-    for node in set(leaders.values()):
-        asked = [(partition, which) for partition, leader in leaders.items() if leader == node]
-        answer: Any = await cluster.ask(node, OffsetRequest(-1, _READ_COMMITTED, [(topic, asked)]))
-        for _, partitions in answer.topics:
-            for partition, code, _, offset, *_ in partitions:
+    cluster: KafkaCluster, partitions: Iterable[TopicPartition], which: int, isolation: int
+) -> dict[TopicPartition, int]:
+    found: dict[TopicPartition, int] = {}
+    for node, mine in (await cluster.by_leader(partitions)).items():
+        topics: dict[str, list[tuple[int, int]]] = {}
+        for at in mine:
+            topics.setdefault(at.topic, []).append((at.partition, which))
+        answer: Any = await cluster.ask(node, OffsetRequest(-1, isolation, list(topics.items())))
+        for topic, told in answer.topics:
+            for partition, code, _, offset, *_ in told:
                 if code == api.UNKNOWN_TOPIC and topic not in await cluster.layouts([topic]):
                     raise UnknownTopicError(topic)
                 cluster.check(code, f"topic {topic!r}")
-                found[partition] = offset
+                found[TopicPartition(topic, partition)] = offset
     return found

@@ -8,7 +8,7 @@ data's way: `kafka_topics`, `kafka_fetch`, `kafka_produce`, `kafka_groups`.
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, TypeVar
 
 from aiokafka.client import AIOKafkaClient, CoordinationType
@@ -19,6 +19,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from transom.logs import kafka_api as api
 from transom.logs.kafka_address import KafkaAddress
 from transom.logs.kafka_reaching import FAILURES, REQUEST_SECONDS, explain, said, why_away
+from transom.logs.protocol import TopicPartition
 from transom.model.errors import (
     ForbiddenError,
     InvalidError,
@@ -253,6 +254,18 @@ class KafkaCluster:
     async def leader(self, topic: str, partition: int) -> int:
         """The broker that leads a partition, -1 when there is none now. Raises `UnknownTopicError`."""
         return (await self.layout(topic)).leaders.get(partition, -1)
+
+    async def by_leader(self, partitions: Iterable[TopicPartition]) -> dict[int, list[TopicPartition]]:
+        """Partitions by the broker that leads them. Raises `UnknownTopicError`, and `TransientError` when one
+        has no leader now.
+        """
+        found: dict[int, list[TopicPartition]] = {}
+        for at in partitions:
+            leader = await self.leader(*at)
+            if leader < 0:
+                raise TransientError(f"{at.topic}/{at.partition} has no leader", error="no leader")
+            found.setdefault(leader, []).append(at)
+        return found
 
     async def group_coordinator(self, group: str) -> int:
         """The broker that keeps a consumer group. Raises `TransientError`."""

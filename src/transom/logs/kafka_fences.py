@@ -60,8 +60,7 @@ class Fences:
                 return await writer.append(job)
             except ProducerLostError:
                 pass
-        # What was written under the newest token can be read a moment later only: it is known here already.
-        rules.check_fence(fence, max(token, await self._held(fence.name) or 0) or None)
+        rules.check_fence(fence, await self._held(fence.name))
         raise ConflictError(f"this process does not hold fence {fence.name!r} any more; take the fence again")
 
     async def close(self) -> None:

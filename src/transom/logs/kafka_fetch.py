@@ -12,11 +12,11 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.control_record import ControlRecord
 from aiokafka.record.memory_records import MemoryRecords
 
+from transom.logs import kafka_api as api
 from transom.logs import rules
 from transom.logs.kafka_cluster import MAIN, KafkaCluster
 from transom.logs.protocol import Entry, TopicPartition
 
-_READ_COMMITTED = 1
 _ABORT = 0
 
 
@@ -34,7 +34,7 @@ async def fetch(
     for at, offset in wanted.items():
         topics.setdefault(at.topic, []).append((at.partition, offset, rules.READ_BYTES_MAX))
     wait_ms = int(seconds * 1000)
-    request = FetchRequest(wait_ms, 1, rules.READ_BYTES_MAX, _READ_COMMITTED, list(topics.items()))
+    request = FetchRequest(wait_ms, 1, rules.READ_BYTES_MAX, api.READ_COMMITTED, list(topics.items()))
     return await cluster.ask(node, request, lane)
 
 

@@ -13,7 +13,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from transom.logs import kafka_api as api
 from transom.logs import rules
-from transom.logs.kafka_cluster import KafkaCluster, TransientError
+from transom.logs.kafka_cluster import KafkaCluster
 from transom.logs.protocol import Message, TopicPartition
 from transom.model.errors import InvalidError, Problem
 
@@ -97,7 +97,7 @@ async def produce(
     offsets: dict[TopicPartition, int] = {}
 
     async def attempt() -> dict[TopicPartition, int]:
-        for node, mine in (await _by_leader(cluster, left)).items():
+        for node, mine in (await cluster.by_leader(left)).items():
             topics: dict[str, list[tuple[int, bytes]]] = {}
             for at in mine:
                 topics.setdefault(at.topic, []).append((at.partition, left[at]))
@@ -114,18 +114,6 @@ async def produce(
         return offsets
 
     return await cluster.retrying("append", attempt)
-
-
-async def _by_leader(
-    cluster: KafkaCluster, batches: Iterable[TopicPartition]
-) -> dict[int, list[TopicPartition]]:
-    found: dict[int, list[TopicPartition]] = {}
-    for at in batches:
-        leader = await cluster.leader(*at)
-        if leader < 0:
-            raise TransientError(f"{at.topic}/{at.partition} has no leader", error="no leader")
-        found.setdefault(leader, []).append(at)
-    return found
 
 
 _LOST = {

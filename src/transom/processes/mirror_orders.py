@@ -18,8 +18,8 @@ from transom.links.kafka.orders import ORDERS, Orders
 from transom.links.kafka.resuming import Skip
 from transom.links.kafka.shard import Ends, shard_of
 from transom.links.kafka.status import STATUS, ProcessStatus, read_status
-from transom.links.kafka.tail import LATEST, list_offsets
 from transom.links.kafka.topics import Looked
+from transom.logs.kafka_bounds import LATEST, list_offsets
 from transom.logs.protocol import TopicPartition
 from transom.model.errors import ConflictError, NotFoundError
 from transom.processes.mirror import Clusters, clusters, planning

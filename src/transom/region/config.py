@@ -6,16 +6,9 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from transom.logs.opening import own_address
-from transom.model.names import LABEL_RULE, is_label
-from transom.runtime.config import Config
+from transom.runtime.config import Config, label
 
 _SHA256_HEX = r"^[0-9a-f]{64}$"
-
-
-def _label(name: str) -> str:
-    if not is_label(name):
-        raise ValueError(f"{name!r} {LABEL_RULE}")
-    return name
 
 
 class ZoneConfig(Config):
@@ -24,7 +17,7 @@ class ZoneConfig(Config):
     name: str
     driver: Literal["process", "null"] = "process"
 
-    _name = field_validator("name")(_label)
+    _name = field_validator("name")(label)
 
 
 class RegionConfig(Config):
@@ -58,7 +51,7 @@ class RegionConfig(Config):
     clean_seconds: float = Field(default=300.0, ge=1, description="between two cleanings of the log")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    _names = field_validator("name", "environment")(_label)
+    _names = field_validator("name", "environment")(label)
 
     @field_validator("log")
     @classmethod

@@ -11,12 +11,20 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from transom.model.errors import InvalidError, Problem
 from transom.model.kinds import problems_of
+from transom.model.names import LABEL_RULE, is_label
 
 
 class Config(BaseModel):
     """Base of every configuration: unknown keys are mistakes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def label(name: str) -> str:
+    """`name`, if it is a DNS label; for a field. Raises `ValueError`, as configuration wants it."""
+    if not is_label(name):
+        raise ValueError(f"{name!r} {LABEL_RULE}")
+    return name
 
 
 C = TypeVar("C", bound=Config)

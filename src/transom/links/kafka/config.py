@@ -8,8 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from transom.logs.kafka_address import is_kafka
 from transom.logs.opening import LogPlace, check_place
 from transom.model.errors import InvalidError
-from transom.model.names import LABEL_RULE, is_label
-from transom.runtime.config import Config
+from transom.runtime.config import Config, label
 
 
 class ClusterConfig(Config):
@@ -76,12 +75,7 @@ class MirrorConfig(Config):
     bytes_per_second: int = Field(default=0, ge=0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @field_validator("name")
-    @classmethod
-    def _label(cls, name: str) -> str:
-        if not is_label(name):
-            raise ValueError(f"{name!r} {LABEL_RULE}")
-        return name
+    _label = field_validator("name")(label)
 
     @field_validator("listen")
     @classmethod

@@ -6,7 +6,7 @@ Next on the data's way: `sender`.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from transom.links.kafka.fetching import Fetched, Wanted, fetch
@@ -91,10 +91,8 @@ class Fetcher:
                 group.create_task(self._fetch(node, kind, chosen))
 
     async def _fetch(self, node: int, kind: int, lanes: Sequence[Lane]) -> None:
-        wanted = [
-            Wanted(UUID(lane.source_id).bytes, lane.source.partition, lane.fetch_at, _PARTITION_BYTES)
-            for lane in lanes
-        ]
+        by_place = {(UUID(lane.source_id).bytes, lane.source.partition): lane for lane in lanes}
+        wanted = [Wanted(*at, lane.fetch_at, _PARTITION_BYTES) for at, lane in by_place.items()]
         try:
             told = await fetch(
                 self._source,
@@ -109,15 +107,14 @@ class Fetcher:
                 self._rest(lane, str(error))
         else:
             step("carry.fetched")
-            self._digest(lanes, told)
+            self._digest(by_place, told)
         finally:
             self._busy.discard((node, kind))
             for lane in lanes:
                 lane.fetching = False
             self._lanes.wake()
 
-    def _digest(self, lanes: Sequence[Lane], told: Sequence[Fetched]) -> None:
-        by_place = {(UUID(lane.source_id).bytes, lane.source.partition): lane for lane in lanes}
+    def _digest(self, by_place: Mapping[tuple[bytes, int], Lane], told: Sequence[Fetched]) -> None:
         size = 0
         for each in told:
             lane = by_place[each.topic_id, each.partition]

@@ -13,10 +13,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from aiokafka.protocol.api import Request, RequestStruct, Response
 
+from transom.logs import kafka_api as api
 from transom.logs.kafka_cluster import KafkaCluster
-
-READ_COMMITTED = 1
-READ_UNCOMMITTED = 0
 
 _HEAD = struct.Struct(">iiiibii")
 _PARTITION = struct.Struct(">iiqiqi")
@@ -58,7 +56,7 @@ async def fetch(
     *,
     wait_ms: int,
     bytes_max: int,
-    isolation: int = READ_COMMITTED,
+    isolation: int = api.READ_COMMITTED,
     lane: int,
 ) -> list[Fetched]:
     """What broker `node` has of `wanted`, `bytes_max` in all, or a batch more; waits for up to `wait_ms` when

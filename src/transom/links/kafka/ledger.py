@@ -15,8 +15,9 @@ import msgspec
 
 from transom.links.kafka.fetching import Wanted, fetch
 from transom.links.kafka.offset_map import Break
-from transom.links.kafka.tail import EARLIEST, LATEST, NO_TAIL, Tail, list_offsets
+from transom.links.kafka.tail import NO_TAIL, Tail
 from transom.links.kafka.topic_plan import Copy
+from transom.logs.kafka_bounds import EARLIEST, LATEST, list_offsets
 from transom.logs.kafka_cluster import KafkaCluster
 from transom.logs.kafka_fetch import committed
 from transom.logs.protocol import Message, TopicPartition

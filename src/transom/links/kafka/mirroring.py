@@ -21,8 +21,8 @@ from transom.links.kafka.resuming import Policy
 from transom.links.kafka.sender import Sender
 from transom.links.kafka.shard import Copied, Ends, shard_of, take_shard
 from transom.links.kafka.status import STATUS, ProcessStatus, gone_message, partition_status, status_message
-from transom.links.kafka.tail import EARLIEST, list_offsets
 from transom.links.kafka.telling import Telling
+from transom.logs.kafka_bounds import EARLIEST, list_offsets
 from transom.logs.kafka_cluster import TransientError
 from transom.logs.kafka_produce import ProducerLostError
 from transom.logs.protocol import Log, Topic, TopicPartition

@@ -26,8 +26,9 @@ from transom.links.kafka.ledger import (
     read_ledger,
 )
 from transom.links.kafka.resuming import Policy, Sight, Skip, resumed
-from transom.links.kafka.tail import EARLIEST, LATEST, NO_TAIL, Tail, list_offsets, tails
+from transom.links.kafka.tail import NO_TAIL, Tail, tails
 from transom.links.kafka.topic_plan import Copy
+from transom.logs.kafka_bounds import EARLIEST, LATEST, list_offsets
 from transom.logs.kafka_cluster import KafkaCluster
 from transom.logs.kafka_produce import (
     Producer,

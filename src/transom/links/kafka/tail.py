@@ -4,19 +4,16 @@ Whoever takes a partition over leaves a mark of a transaction there, which has a
 far the copy reaches is told by what is before such marks. Next on the data's way: `shard`.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 from uuid import UUID
 
-from aiokafka.protocol.offset import OffsetRequest
-
 from transom.links.kafka import batches
-from transom.links.kafka.fetching import READ_UNCOMMITTED, Fetched, Wanted, fetch
+from transom.links.kafka.fetching import Fetched, Wanted, fetch
 from transom.logs import kafka_api as api
-from transom.logs.kafka_cluster import KafkaCluster, TransientError
+from transom.logs.kafka_bounds import LATEST, list_offsets
+from transom.logs.kafka_cluster import KafkaCluster
 from transom.logs.protocol import TopicPartition
-
-EARLIEST, LATEST = -2, -1
 
 _BATCH_BYTES = 2 << 20
 _ANSWER_BYTES = 8 << 20
@@ -35,41 +32,6 @@ class Tail(NamedTuple):
 NO_TAIL = Tail(0, 0, None)
 
 
-async def list_offsets(
-    cluster: KafkaCluster, partitions: Iterable[TopicPartition], which: int
-) -> dict[TopicPartition, int]:
-    """Where partitions begin (`EARLIEST`) or end (`LATEST`), open transactions included."""
-    wanted = list(partitions)
-
-    async def attempt() -> dict[TopicPartition, int]:
-        found: dict[TopicPartition, int] = {}
-        for node, mine in (await by_leader(cluster, wanted)).items():
-            topics: dict[str, list[tuple[int, int]]] = {}
-            for at in mine:
-                topics.setdefault(at.topic, []).append((at.partition, which))
-            answer: Any = await cluster.ask(node, OffsetRequest(-1, READ_UNCOMMITTED, list(topics.items())))
-            for topic, told in answer.topics:
-                for partition, code, _, offset, *_ in told:
-                    cluster.check(code, f"{topic}/{partition}")
-                    found[TopicPartition(topic, partition)] = offset
-        return found
-
-    return await cluster.retrying("say where partitions begin and end", attempt)
-
-
-async def by_leader(
-    cluster: KafkaCluster, partitions: Iterable[TopicPartition]
-) -> dict[int, list[TopicPartition]]:
-    """Partitions by the broker that leads them. Raises `TransientError` when one has no leader."""
-    found: dict[int, list[TopicPartition]] = {}
-    for at in partitions:
-        leader = await cluster.leader(*at)
-        if leader < 0:
-            raise TransientError(f"{at.topic}/{at.partition} has no leader", error="no leader")
-        found.setdefault(leader, []).append(at)
-    return found
-
-
 async def tails(
     cluster: KafkaCluster, known: Mapping[TopicPartition, Tail], lane: int
 ) -> dict[TopicPartition, Tail]:
@@ -84,7 +46,7 @@ async def tails(
                 found[at] = Tail(ends[at], looking.pop(at) + 1, known[at].writer)
             if not looking:
                 return
-            for node, mine in (await by_leader(cluster, looking)).items():
+            for node, mine in (await cluster.by_leader(looking)).items():
                 for at, before in await _look(cluster, node, {at: looking[at] for at in mine}, lane):
                     if isinstance(before, int):
                         looking[at] = before
@@ -105,7 +67,7 @@ async def _look(
     wanted = [Wanted(names[at.topic], at.partition, offset, _BATCH_BYTES) for at, offset in places.items()]
     found: list[tuple[TopicPartition, Tail | int]] = []
     for told in await fetch(
-        cluster, node, wanted, wait_ms=0, bytes_max=_ANSWER_BYTES, isolation=READ_UNCOMMITTED, lane=lane
+        cluster, node, wanted, wait_ms=0, bytes_max=_ANSWER_BYTES, isolation=api.READ_UNCOMMITTED, lane=lane
     ):
         at = TopicPartition(ids[told.topic_id], told.partition)
         if told.error not in (api.NONE, api.OFFSET_OUT_OF_RANGE):

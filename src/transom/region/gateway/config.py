@@ -8,9 +8,8 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from transom.logs.opening import LogPlace, check_place, is_address
 from transom.model.errors import InvalidError
-from transom.model.names import LABEL_RULE, is_label
 from transom.region.gateway.limits import THIS_MACHINE
-from transom.runtime.config import Config
+from transom.runtime.config import Config, label
 
 
 def _path_unless_address(value: object) -> object:
@@ -62,12 +61,7 @@ class GatewayConfig(Config):
     drain_seconds: float = Field(default=10.0, ge=0, le=3600)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @field_validator("region", "name")
-    @classmethod
-    def _label(cls, name: str) -> str:
-        if not is_label(name):
-            raise ValueError(f"{name!r} {LABEL_RULE}")
-        return name
+    _names = field_validator("region", "name")(label)
 
     @field_validator("fronts")
     @classmethod
