@@ -66,6 +66,21 @@ async def test_produces_and_fetches_are_cut_in_the_middle_on_a_slow_road(
                         await proxy.cut_at(kafka_request(key), 2, in_answer=in_answer).wait()
 
 
+async def test_a_long_road_parts_nobody_from_what_is_carried(
+    brokers: Brokers, far_brokers: Brokers, tmp_path: Path
+) -> None:
+    """Taking all shards takes longer on this road than the group waits for a member to be heard of."""
+    async with emptied(brokers, far_brokers), before(far_brokers) as (there,):
+        world = World(brokers, far_brokers, tmp_path, ways=(brokers.bootstrap, there.address))
+        await asyncio.to_thread(loads.make_topic, brokers.bootstrap, "distant")
+        there.delay_seconds = 0.1
+        async with world.running():
+            for number in range(3):
+                await asyncio.to_thread(write, brokers.bootstrap, "distant", [{"value": b"%d" % number}])
+                await world.caught_up("distant")
+        assert "goes to another process" not in world.parts[0].output()
+
+
 @pytest.mark.soak
 async def test_leaders_move_and_brokers_die_in_turn(
     brokers3: Brokers, far_brokers: Brokers, tmp_path: Path

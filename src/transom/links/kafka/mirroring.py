@@ -9,7 +9,7 @@ Next on the data's way: `processes.mirror`.
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -43,7 +43,8 @@ _TELL_SECONDS = 1.0
 _LISTEN_SECONDS = 20.0
 _LEAVE_SECONDS = 2.0
 _TROUBLES_MAX = 20
-_SHARING, _LISTENING, _SETTLING = "sharing the work", "hearing orders", "keeping what is behind"
+_BELONGING, _SHARING = "belonging to the group of processes", "taking what it gives"
+_LISTENING, _SETTLING = "hearing orders", "keeping what is behind"
 
 
 class Planned(Protocol):
@@ -116,6 +117,7 @@ class Mirroring:
                 for work in (
                     fetcher.run(),
                     sender.run(),
+                    self._belong(),
                     self._share(),
                     self._listen(),
                     self._watch(),
@@ -142,17 +144,28 @@ class Mirroring:
 
     # --- which shards ---
 
+    async def _belong(self) -> None:
+        """Stay in the group, however long it takes to take a shard on a long road."""
+        while True:
+            with self._troubled(_BELONGING):
+                membership = await self.log.join(
+                    self._group, self.identity, [MAP_TOPIC], session_seconds=SESSION_SECONDS
+                )
+                given = frozenset(at.partition for at in membership.assigned)
+                for number in set(self.lanes.shards) - given:
+                    self.lanes.take_off(number)
+                    log_event.info("a shard goes to another process", shard=number)
+                if given != self._given:
+                    self._given = given
+                    self.lanes.ended.set()
+            await self.clock.sleep(_LOOK_SECONDS)
+
     async def _share(self) -> None:
         """Have the shards that the group gives this process, and take anew those that ended."""
         while True:
-            try:
-                await self._look()
-                self.troubles.pop(_SHARING, None)
-            except (TransomError, TransientError, ProducerLostError) as error:
-                if isinstance(error, TransomError) and error.advice is Advice.CRASH:
-                    raise
-                self._trouble(_SHARING, error)
             self.lanes.ended.clear()
+            with self._troubled(_SHARING):
+                await self._look()
             await self._pause()
 
     async def _pause(self) -> None:
@@ -163,13 +176,6 @@ class Mirroring:
             await self.clock.sleep(_ROUSE_SECONDS)
 
     async def _look(self) -> None:
-        membership = await self.log.join(
-            self._group, self.identity, [MAP_TOPIC], session_seconds=SESSION_SECONDS
-        )
-        self._given = frozenset(at.partition for at in membership.assigned)
-        for number in set(self.lanes.shards) - self._given:
-            self.lanes.take_off(number)
-            log_event.info("a shard goes to another process", shard=number)
         if COPIES_SHARD in self._given - set(self.lanes.shards):
             await self._take(COPIES_SHARD)  # under whose fence is noted whose copies topics are
         stale = await self._plan()
@@ -178,8 +184,10 @@ class Mirroring:
             for number, shard in self.lanes.shards.items()
             if any(lane.is_ended for lane in shard.lanes.values())
         }
-        for number in sorted((self._given - set(self.lanes.shards)) | (stale & self._given) | ended):
-            await self._take(number)
+        wanted = sorted(((self._given - set(self.lanes.shards)) | stale | ended) & self._given)
+        results = await asyncio.gather(*map(self._take, wanted), return_exceptions=True)
+        for failed in filter(None, results):
+            raise failed
 
     async def _plan(self) -> set[int]:
         """Look at the topics when it is time; which shards have others now."""
@@ -210,8 +218,9 @@ class Mirroring:
                     offset=lane.stopped.offset,
                     why=lane.stopped.why,
                 )
-        self.lanes.put(shard)
-        log_event.info("took a shard", shard=number, partitions=len(shard.lanes))
+        if number in self._given:
+            self.lanes.put(shard)
+            log_event.info("took a shard", shard=number, partitions=len(shard.lanes))
 
     @property
     def _group(self) -> str:
@@ -330,6 +339,18 @@ class Mirroring:
         for shard in self.lanes.shards.values():
             await shard.keep()
         await self.log.append([gone_message(self.ends.mirror, self.identity)])
+
+    @contextlib.contextmanager
+    def _troubled(self, about: str) -> Generator[None]:
+        """Tell of what fails and is tried again; what trying again does not mend goes on."""
+        try:
+            yield
+        except (TransomError, TransientError, ProducerLostError) as error:
+            if isinstance(error, TransomError) and error.advice is Advice.CRASH:
+                raise
+            self._trouble(about, error)
+        else:
+            self.troubles.pop(about, None)
 
     def _trouble(self, about: str, error: Exception) -> None:
         told = f"{about}: {error}"
