@@ -56,7 +56,7 @@ def batch_bytes(
     data = b"".join(rows)
     packed = recoding._ENCODERS[codec](data) if codec else data
     body = Body(packed, codec | attributes, len(made), first_ms, newest)
-    whole = batches.stamped(body, producer, 17)
+    whole = bytearray(batches.stamped(body, producer, 17))
     _put(whole, _BASE, base)
     _put(whole, _EPOCH, 5)
     _put(whole, _LAST, last - base)
@@ -107,7 +107,7 @@ def control_bytes(offset: int, producer: Producer, *, commit: bool) -> bytes:
 
 def one(data: bytes) -> Batch:
     """The only batch in `data`."""
-    (found,) = batches.split(memoryview(data))
+    (found,) = batches.split(memoryview(bytearray(data)))
     return found
 
 

@@ -6,14 +6,17 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from aiokafka.protocol.admin import CreatePartitionsRequest
 from aiokafka.protocol.transaction import EndTxnRequest
 
 from engines.kafka import Brokers
-from kafka_logs import empty, kafka_log
+from kafka_logs import emptied_log, empty, kafka_log
 from transom.logs.kafka import KafkaLog
+from transom.logs.kafka_address import parse_address
+from transom.logs.kafka_cluster import KafkaCluster
 from transom.logs.protocol import Fence, Message, Topic, TopicPartition
 from transom.model.errors import ConflictError, FencedError, UnreachableError
-from transom.runtime.clock import SystemClock
+from transom.runtime.clock import ManualClock, SystemClock
 from transom.runtime.randomness import Randomness
 
 EVENTS = Topic("events", partitions=2)
@@ -258,3 +261,24 @@ async def test_a_client_whose_own_task_was_ended_by_a_closed_connection_is_close
     await log.close()
     assert connections
     assert not any(connection.connected() for connection in connections)
+
+
+async def test_a_leader_that_is_missing_is_asked_for_again_soon(brokers: Brokers) -> None:
+    """A partition that was just made has none for a moment; who leads the others is held for much longer."""
+    clock = ManualClock()
+    cluster = KafkaCluster(parse_address(f"kafka://{brokers.bootstrap}"), clock, Randomness())
+    try:
+        async with emptied_log(brokers) as log:
+            await log.create([EVENTS])
+            assert await cluster.leader("events", 0) > 0
+            assert await cluster.leader("events", 2) < 0
+            await cluster.ask(None, CreatePartitionsRequest([("events", (3, None))], 10_000, False))
+            async with asyncio.timeout(30):
+                while (await log._cluster.layouts(["events"]))["events"].leaders.get(2, -1) < 0:
+                    await asyncio.sleep(0.01)
+            clock.advance(0.1)
+            assert await cluster.leader("events", 2) < 0
+            clock.advance(0.1)
+            assert await cluster.leader("events", 2) > 0
+    finally:
+        await cluster.close()

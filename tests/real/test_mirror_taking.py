@@ -89,7 +89,7 @@ async def mirror(brokers: Brokers, far_brokers: Brokers) -> AsyncIterator[Mirror
 
 def fetched(lane: Lane, *runs: tuple[int, ...]) -> None:
     data = b"".join(batch_bytes([record(offset) for offset in run]) for run in runs)
-    lane.fetched(memoryview(data), [])
+    lane.fetched(memoryview(bytearray(data)), [])
 
 
 @pytest.mark.parametrize("died_taking", [0, 1, 2])

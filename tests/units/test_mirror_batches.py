@@ -88,7 +88,7 @@ def test_a_stamped_batch_is_the_mirrors_and_its_payload_is_untouched(made, codec
     made = [each._replace(offset=number) for number, each in enumerate(made)]
     original = batch_bytes(made, codec=codec, attributes=batches.TRANSACTIONAL | 0x40)
     batch = one(original)
-    written = bytes(batches.stamped(batches.body(batch), MIRROR, sequence))
+    written = bytes(batches.restamped(batch, MIRROR, sequence))
     assert written[61:] == original[61:]
     read = header(written)
     assert read.validate_crc()

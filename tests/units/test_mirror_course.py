@@ -87,7 +87,7 @@ class Carrying(RuleBasedStateMachine):
         before = self.lane.fetch_at
         self.lane.high = self.source.end
         data, aborted = self.source.fetch(before, count, cut)
-        self.lane.fetched(memoryview(data), aborted)
+        self.lane.fetched(memoryview(bytearray(data)), aborted)
         assert self.lane.stopped is None
         assert self.lane.fetch_at > before or not data or before == self.source.end
 

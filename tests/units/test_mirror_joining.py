@@ -17,7 +17,7 @@ def waiting(batches: int, records: int) -> Lane:
         batch_bytes([record(begin + number) for number in range(records)])
         for begin in range(0, batches * records, records)
     )
-    lane.fetched(memoryview(data), [])
+    lane.fetched(memoryview(bytearray(data)), [])
     return lane
 
 

@@ -22,7 +22,7 @@ def lane_at(source: int = 0, target: int = 0) -> Lane:
 
 
 def fetched(lane: Lane, *data: bytes, aborted: list[tuple[int, int]] | None = None) -> None:
-    lane.fetched(memoryview(b"".join(data)), aborted or [])
+    lane.fetched(memoryview(bytearray(b"".join(data))), aborted or [])
 
 
 def batch_of(*offsets: int, **about: Any) -> bytes:

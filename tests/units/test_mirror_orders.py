@@ -118,5 +118,5 @@ def test_a_partition_tells_what_is_wrong(about, state, why):
 
 def test_what_waits_is_not_done():
     made = lane()
-    made.fetched(memoryview(batch_bytes([record(10), record(11)])), [])
+    made.fetched(memoryview(bytearray(batch_bytes([record(10), record(11)]))), [])
     assert partition_status(made, (), 0.0).done == 10

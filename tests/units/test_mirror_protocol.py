@@ -4,7 +4,7 @@ import struct
 from io import BytesIO
 from uuid import uuid4
 
-from aiokafka.protocol.produce import ProduceRequest_v7
+from aiokafka.protocol.produce import ProduceRequest_v7, ProduceResponse_v7
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,13 +25,32 @@ OFFSETS = st.integers(0, 1 << 62)
     )
 )
 def test_what_is_produced_is_what_a_broker_reads(sent):
-    encoded = producing._encoded([(TopicPartition(*at), data) for at, data in sent.items()])
+    encoded = b"".join(producing._encoded([(TopicPartition(*at), data) for at, data in sent.items()]))
     read = ProduceRequest_v7.decode(BytesIO(encoded))
     assert (read.transactional_id, read.required_acks) == (None, -1)
     found = [((topic, number), data) for topic, parts in read.topics for number, data in parts]
     assert dict(found) == sent
     assert len(found) == len(sent)
     assert len({topic for topic, _ in read.topics}) == len(read.topics)
+
+
+@given(
+    st.dictionaries(
+        st.text("abc.-_", min_size=1, max_size=9),
+        st.dictionaries(st.integers(0, 300), st.tuples(st.integers(-1, 120), OFFSETS)),
+    )
+)
+def test_what_became_of_batches_is_read(told):
+    answer = ProduceResponse_v7(
+        [
+            (topic, [(number, error, base, -1, 0) for number, (error, base) in parts.items()])
+            for topic, parts in told.items()
+        ],
+        0,
+    )
+    assert producing._decoded(memoryview(answer.encode())) == {
+        TopicPartition(topic, number): each for topic, parts in told.items() for number, each in parts.items()
+    }
 
 
 class Reading:
@@ -107,7 +126,7 @@ FETCHED = st.builds(
 
 @given(st.lists(FETCHED, max_size=5), TAGS, st.booleans())
 def test_answers_are_read_with_tags_that_nobody_knows_yet(told, tags, null):
-    out = struct.pack(">ihi", 0, 0, 0) + compact(len(told))
+    out = tags + struct.pack(">ihi", 0, 0, 0) + compact(len(told))
     for each in told:
         out += each.topic_id + compact(1)
         out += struct.pack(">ihqqq", each.partition, each.error, each.high, each.stable, each.start)
@@ -116,12 +135,9 @@ def test_answers_are_read_with_tags_that_nobody_knows_yet(told, tags, null):
         out += struct.pack(">i", -1)
         out += b"\0" if null and not each.records else compact(len(each.records)) + bytes(each.records)
         out += tags + tags
-    answer = fetching._Answer.decode(out + tags)
-    assert answer.error_code == 0
-    assert answer.partitions == told
-    assert fetching._Answer.decode(BytesIO(out + tags)).partitions == told
+    assert fetching._decoded(memoryview(out + tags)) == (0, told)
 
 
 def test_an_error_of_the_whole_answer_is_read():
-    out = struct.pack(">ihi", 0, 71, 0) + compact(0) + b"\0"
-    assert fetching._Answer.decode(out).error_code == 71
+    out = b"\0" + struct.pack(">ihi", 0, 71, 0) + compact(0) + b"\0"
+    assert fetching._decoded(memoryview(out)) == (71, [])

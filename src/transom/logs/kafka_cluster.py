@@ -8,17 +8,18 @@ data's way: `kafka_topics`, `kafka_fetch`, `kafka_produce`, `kafka_groups`.
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 from aiokafka.client import AIOKafkaClient, CoordinationType
-from aiokafka.errors import NodeNotReadyError
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 from prometheus_client import Counter, Gauge, Histogram
 
 from transom.logs import kafka_api as api
 from transom.logs.kafka_address import KafkaAddress
 from transom.logs.kafka_reaching import FAILURES, REQUEST_SECONDS, explain, said, why_away
+from transom.logs.kafka_stream import CLIENT_ID, Buffer, Call, Stream
 from transom.logs.protocol import TopicPartition
 from transom.model.errors import (
     ForbiddenError,
@@ -43,6 +44,7 @@ _PATIENCE_SECONDS = 20.0
 _NOTHING_WRONG = api.code_name(api.CONCURRENT_TRANSACTIONS)
 """What a coordinator answers while it still ends the transaction before: no trouble, only not yet."""
 _LAYOUT_SECONDS = 30.0
+_LEADERLESS_SECONDS = 0.2
 _FIRST_RETRY_SECONDS = 0.004
 _MOST_RETRY_SECONDS = 0.5
 
@@ -103,6 +105,8 @@ class KafkaCluster:
         self._password = password
         self._client: Any = None
         self._connecting = asyncio.Lock()
+        self._opening = asyncio.Lock()
+        self._streams: dict[tuple[int, int], Stream] = {}
         self._layouts: dict[str, api.TopicLayout] = {}
         self._layouts_until = 0.0
         self._coordinators: dict[tuple[int, str], int] = {}
@@ -121,6 +125,8 @@ class KafkaCluster:
         await self._disconnect()
 
     async def _disconnect(self) -> None:
+        while self._streams:
+            self._streams.popitem()[1].close()
         client, self._client = self._client, None
         if client is None:
             return
@@ -145,15 +151,48 @@ class KafkaCluster:
         try:
             answer = await client.send(node, request, group=lane)
         except FAILURES as error:
-            self._forget()
-            why = said(error)
-            if isinstance(error, NodeNotReadyError) and broker is not None:
-                why = await why_away(*broker) or "lets nobody in"
-            named = _named(broker)
-            raise TransientError(f"{named}: {why}" if named else why, broker=named, error=why) from error
+            raise await self._unanswered(broker, error) from error
         if lane == MAIN:
             _request_seconds.labels(_named(broker)).observe(self.clock.monotonic() - began)
         return answer
+
+    async def stream(self, node: int, call: Call, body: Sequence[Buffer], lane: int) -> memoryview:
+        """The answer of broker `node` to a large request, or one with a large answer; see `Stream.ask`. Lanes
+        of streams are others than those of `ask`. Raises `TransientError`.
+        """
+        client = await self._connected()
+        broker = _broker(client, node)
+        try:
+            held = self._streams.get((node, lane))
+            if held is None or held.closed:
+                held = await self._open_stream(client, node, lane)
+            return await held.ask(call, body)
+        except FAILURES as error:
+            raise await self._unanswered(broker, error) from error
+
+    async def _open_stream(self, client: Any, node: int, lane: int) -> Stream:
+        async with self._opening:
+            held = self._streams.get((node, lane))
+            if held is not None and not held.closed:
+                return held
+            broker = _broker(client, node)
+            if broker is None:
+                raise KafkaConnectionError(f"broker {node} is not known")
+            try:
+                held = self._streams[node, lane] = await Stream.opened(*broker, self._access())
+            except FAILURES as error:
+                client.force_metadata_update()  # it may be elsewhere by now
+                raise NodeNotReadyError(f"broker {node}") from error
+        return held
+
+    async def _unanswered(self, broker: tuple[str, int] | None, error: Exception) -> TransientError:
+        """What is raised when a request to a broker failed."""
+        self._forget()
+        why = said(error)
+        if isinstance(error, NodeNotReadyError) and broker is not None:
+            why = await why_away(*broker) or "lets nobody in"
+        named = _named(broker)
+        return TransientError(f"{named}: {why}" if named else why, broker=named, error=why)
 
     def _forget(self) -> None:
         """Ask anew who has what: a broker that does not answer may have lost what it led."""
@@ -253,7 +292,11 @@ class KafkaCluster:
 
     async def leader(self, topic: str, partition: int) -> int:
         """The broker that leads a partition, -1 when there is none now. Raises `UnknownTopicError`."""
-        return (await self.layout(topic)).leaders.get(partition, -1)
+        leader = (await self.layout(topic)).leaders.get(partition, -1)
+        if leader < 0:  # which does not last
+            soon = self.clock.monotonic() + _LEADERLESS_SECONDS
+            self._layouts_until = min(self._layouts_until, soon)
+        return leader
 
     async def by_leader(self, partitions: Iterable[TopicPartition]) -> dict[int, list[TopicPartition]]:
         """Partitions by the broker that leads them. Raises `UnknownTopicError`, and `TransientError` when one
@@ -291,7 +334,7 @@ class KafkaCluster:
         async with self._connecting:
             if self._client is None:
                 client: Any = AIOKafkaClient(
-                    bootstrap_servers=",".join(self.address.bootstrap), client_id="transom", **self._access()
+                    bootstrap_servers=",".join(self.address.bootstrap), client_id=CLIENT_ID, **self._access()
                 )
                 try:
                     await client.bootstrap()

@@ -41,7 +41,7 @@ class BadBatchError(Exception):
 
 
 class Batch(NamedTuple):
-    """A record batch of the source: `data` is all of it, the rest is what its header says."""
+    """A record batch of the source: `data` is all of it, the rest is what its header said when it came."""
 
     data: memoryview
     base: int
@@ -108,45 +108,51 @@ def check(batch: Batch) -> None:
 
 
 class Body(NamedTuple):
-    """A batch to be written, but for who writes it: `pieces` are its records."""
+    """Records to be written as a batch, but for who writes it."""
 
-    pieces: memoryview | bytes
+    records: bytes
     attributes: int
     size: int
     base_timestamp: int
     max_timestamp: int
 
 
-def body(batch: Batch) -> Body:
-    """`batch` as it goes on; only for one that `is_whole`."""
-    return Body(
-        batch.payload, batch.attributes & _KEPT, batch.size, batch.base_timestamp, batch.max_timestamp
-    )
-
-
-def stamped(body: Body, producer: Producer, sequence: int) -> bytearray:
+def stamped(body: Body, producer: Producer, sequence: int) -> memoryview:
     """`body` as the batch that `producer` writes as its `sequence`-th record to the partition."""
-    written = bytearray(HEADER_BYTES + len(body.pieces))
+    written = memoryview(bytearray(HEADER_BYTES + len(body.records)))
+    written[HEADER_BYTES:] = body.records
+    _stamp(written, body, body.attributes, producer, sequence)
+    return written
+
+
+def restamped(batch: Batch, producer: Producer, sequence: int) -> memoryview:
+    """`batch`, one that `is_whole`, as `producer` writes it: changed where it lies, its records untouched.
+
+    What was read of its header before still holds for its records.
+    """
+    _stamp(batch.data, batch, batch.attributes & _KEPT, producer, sequence)
+    return batch.data
+
+
+def _stamp(data: memoryview, held: Body | Batch, attributes: int, producer: Producer, sequence: int) -> None:
     _HEADER.pack_into(
-        written,
+        data,
         0,
         0,
-        len(written) - _LENGTH_BYTES,
+        len(data) - _LENGTH_BYTES,
         -1,
         _MAGIC,
         0,
-        body.attributes,
-        body.size - 1,
-        body.base_timestamp,
-        body.max_timestamp,
+        attributes,
+        held.size - 1,
+        held.base_timestamp,
+        held.max_timestamp,
         producer.id,
         producer.epoch,
         sequence,
-        body.size,
+        held.size,
     )
-    written[HEADER_BYTES:] = body.pieces
-    _CRC.pack_into(written, _CRC_AT, crc32c(memoryview(written)[_CHECKED_FROM:]))
-    return written
+    _CRC.pack_into(data, _CRC_AT, crc32c(data[_CHECKED_FROM:]))
 
 
 def after(sequence: int, count: int) -> int:

@@ -8,13 +8,13 @@ Source: Apache Kafka, `FetchRequest.json`, `FetchResponse.json`. Next on the dat
 
 import struct
 from collections.abc import Sequence
-from io import BytesIO
-from typing import Any, ClassVar, NamedTuple
-
-from aiokafka.protocol.api import Request, RequestStruct, Response
+from typing import NamedTuple
 
 from transom.logs import kafka_api as api
 from transom.logs.kafka_cluster import KafkaCluster
+from transom.logs.kafka_stream import Call
+
+_FETCH = Call(key=1, version=13, is_flexible=True)
 
 _HEAD = struct.Struct(">iiiibii")
 _PARTITION = struct.Struct(">iiqiqi")
@@ -62,10 +62,10 @@ async def fetch(
     """What broker `node` has of `wanted`, `bytes_max` in all, or a batch more; waits for up to `wait_ms` when
     there is nothing. Raises `TransientError`.
     """
-    request = _Fetch(_encoded(wanted, wait_ms, bytes_max, isolation))
-    answer = await cluster.ask(node, request, lane)
-    cluster.check(answer.error_code, "a fetch")
-    return answer.partitions
+    request = _encoded(wanted, wait_ms, bytes_max, isolation)
+    error, found = _decoded(await cluster.stream(node, _FETCH, [request], lane))
+    cluster.check(error, "a fetch")
+    return found
 
 
 def _encoded(wanted: Sequence[Wanted], wait_ms: int, bytes_max: int, isolation: int) -> bytes:
@@ -87,59 +87,20 @@ def _encoded(wanted: Sequence[Wanted], wait_ms: int, bytes_max: int, isolation: 
     return b"".join(pieces)
 
 
-class _Answer(Response):
-    """The answer to a fetch; decoded without copying the batches."""
-
-    API_KEY = 1  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-    API_VERSION = 13  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-
-    def __init__(self, error_code: int, partitions: list[Fetched]) -> None:
-        super().__init__()
-        self.error_code, self.partitions = error_code, partitions
-
-    @classmethod
-    def decode(cls, data: BytesIO | bytes) -> "_Answer":
-        """See `Response`."""
-        data = data if isinstance(data, BytesIO) else BytesIO(data)
-        at = data.tell()
-        held = memoryview(data.getvalue())
-        _, error, _ = _ANSWER.unpack_from(held, at)
-        topics, at = _unsigned(held, at + _ANSWER.size)
-        found: list[Fetched] = []
-        for _ in range(topics - 1):
-            topic_id = bytes(held[at : at + _ID_BYTES])
-            partitions, at = _unsigned(held, at + _ID_BYTES)
-            for _ in range(partitions - 1):
-                one, at = _fetched(held, at, topic_id)
-                found.append(one)
-            at = _behind_tags(held, at)
-        return cls(error, found)
-
-
-class _FetchV13(RequestStruct):
-    FLEXIBLE_VERSION = True
-    API_KEY = 1
-    API_VERSION = 13
-    RESPONSE_TYPE = _Answer
-
-    def __init__(self, encoded: bytes) -> None:
-        super().__init__()
-        self._encoded = encoded
-
-    def encode(self) -> bytes:
-        """The request, but for its header."""
-        return self._encoded
-
-
-class _Fetch(Request[_FetchV13]):
-    API_KEY: ClassVar[int] = 1
-
-    def __init__(self, encoded: bytes) -> None:
-        self._encoded = encoded
-
-    def build(self, request_struct_class: Any) -> _FetchV13:
-        """See `Request`."""
-        return request_struct_class(self._encoded)
+def _decoded(held: memoryview) -> tuple[int, list[Fetched]]:
+    """The answer: an error for all, and what there is of each partition; batches are not copied."""
+    found: list[Fetched] = []
+    at = _behind_tags(held, 0)
+    _, error, _ = _ANSWER.unpack_from(held, at)
+    topics, at = _unsigned(held, at + _ANSWER.size)
+    for _ in range(topics - 1):
+        topic_id = bytes(held[at : at + _ID_BYTES])
+        partitions, at = _unsigned(held, at + _ID_BYTES)
+        for _ in range(partitions - 1):
+            one, at = _fetched(held, at, topic_id)
+            found.append(one)
+        at = _behind_tags(held, at)
+    return error, found
 
 
 def _fetched(held: memoryview, at: int, topic_id: bytes) -> tuple[Fetched, int]:

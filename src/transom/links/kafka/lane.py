@@ -66,22 +66,20 @@ class Sent:
 
     lane: "Lane"
     pieces: Sequence[Piece]
-    data: bytearray
+    data: memoryview
     sequence: int
     way: Way
     outcome: Outcome = Outcome.OPEN
     base: int = -1
     told: str = ""
+    count: int = field(init=False)
+    """How many records it holds."""
+    newest_ms: int = field(init=False)
+    """The time of its newest record."""
 
-    @property
-    def count(self) -> int:
-        """How many records it holds."""
-        return sum(piece.size for piece in self.pieces)
-
-    @property
-    def newest_ms(self) -> int:
-        """The time of its newest record."""
-        return max(piece.batch.max_timestamp for piece in self.pieces)
+    def __post_init__(self) -> None:
+        self.count = sum(piece.size for piece in self.pieces)
+        self.newest_ms = max(piece.batch.max_timestamp for piece in self.pieces)
 
 
 class Stopped(NamedTuple):
@@ -241,16 +239,15 @@ class Lane:
         if join:
             self._gather(pieces)
         try:
-            way, body = _one(pieces)
+            way, data = _one(pieces, producer, self._sequence)
         except BadBatchError:  # whether it may go on unread is the target's to say, of each alone
             self._waiting.extendleft(reversed(pieces[1:]))
-            way, body = _one(pieces[:1])
             del pieces[1:]
-        for piece in pieces:
-            self.waiting_records -= piece.size
-            self.waiting_bytes -= _bytes(piece)
-        sent = Sent(self, pieces, batches.stamped(body, producer, self._sequence), self._sequence, way)
-        self._sequence = batches.after(self._sequence, body.size)
+            way, data = _one(pieces, producer, self._sequence)
+        sent = Sent(self, pieces, data, self._sequence, way)
+        self.waiting_records -= sent.count
+        self.waiting_bytes -= sum(map(_bytes, pieces))
+        self._sequence = batches.after(self._sequence, sent.count)
         self._flying.append(sent)
         return sent
 
@@ -384,13 +381,16 @@ def _is_aborted(batch: Batch, dropping: set[int]) -> bool:
     return bool(batch.attributes & batches.TRANSACTIONAL) and batch.producer_id in dropping
 
 
-def _one(pieces: Sequence[Piece]) -> tuple[Way, Body]:
-    """The body that stands for `pieces`, and how it came about."""
-    if len(pieces) == 1:
-        piece = pieces[0]
-        return (Way.PASSED, batches.body(piece.batch)) if piece.body is None else (Way.RECODED, piece.body)
-    found = [record for piece in pieces for record in recoding.records(piece.batch, piece.source)]
-    return Way.JOINED, recoding.joined(found, pieces[0].batch.attributes)
+def _one(pieces: Sequence[Piece], producer: Producer, sequence: int) -> tuple[Way, memoryview]:
+    """The batch that stands for `pieces`, as `producer` writes it, and how it came about."""
+    if len(pieces) > 1:
+        found = [record for piece in pieces for record in recoding.records(piece.batch, piece.source)]
+        body = recoding.joined(found, pieces[0].batch.attributes)
+        return Way.JOINED, batches.stamped(body, producer, sequence)
+    (piece,) = pieces
+    if piece.body is None:
+        return Way.PASSED, batches.restamped(piece.batch, producer, sequence)
+    return Way.RECODED, batches.stamped(piece.body, producer, sequence)
 
 
 def _bytes(piece: Piece) -> int:

@@ -23,6 +23,7 @@ log_event = get_logger(__name__)
 
 _REQUEST_BYTES = 2 << 20
 _REQUESTS_MAX = 5
+_FEW = 2
 _REST_SECONDS = 0.1
 _CONNECTION = 1 << 17
 
@@ -52,24 +53,43 @@ class Sender:
     async def _gather(self) -> dict[int, list[Sent]]:
         """What goes out next, by broker; lanes take turns at being first."""
         found: dict[int, list[Sent]] = {}
-        sizes: dict[int, int] = {}
-        ready = [
-            (lane, shard)
-            for shard in list(self._lanes.shards.values())
-            for lane in shard.lanes.values()
-            if lane.sendable and lane.rest_until <= self._clock.monotonic()
-        ]
-        self._turn = (self._turn + 1) % max(1, len(ready))
-        for lane, shard in (*ready[self._turn :], *ready[: self._turn]):
-            node = await self._leader(lane)
-            if node < 0 or self._under_way.get(node, 0) >= _REQUESTS_MAX or not lane.sendable:
-                continue
-            if sizes.get(node, 0) >= _REQUEST_BYTES:
-                continue
-            sent = self._take(lane, shard)
-            found.setdefault(node, []).append(sent)
-            sizes[node] = sizes.get(node, 0) + len(sent.data)
+        for node, ready in (await self._ready()).items():
+            size = 0
+            for lane, shard in ready:
+                if size < _REQUEST_BYTES and lane.sendable:
+                    sent = self._take(lane, shard)
+                    found.setdefault(node, []).append(sent)
+                    size += len(sent.data)
         return found
+
+    async def _ready(self) -> dict[int, list[tuple[Lane, Shard]]]:
+        """The lanes that have something to send now, by broker; for brokers that may be sent something."""
+        found: dict[int, list[tuple[Lane, Shard]]] = {}
+        busy: dict[int, int] = {}
+        now = self._clock.monotonic()
+        for shard in list(self._lanes.shards.values()):
+            for lane in shard.lanes.values():
+                if lane.is_idle or lane.rest_until > now:
+                    continue
+                node = await self._leader(lane)
+                if node < 0:
+                    continue
+                busy[node] = busy.get(node, 0) + 1
+                if lane.sendable:
+                    found.setdefault(node, []).append((lane, shard))
+        self._turn += 1
+        return {
+            node: [*ready[self._turn % len(ready) :], *ready[: self._turn % len(ready)]]
+            for node, ready in found.items()
+            if self._may_send(node, len(ready), busy[node])
+        }
+
+    def _may_send(self, node: int, ready: int, busy: int) -> bool:
+        """Whether to send to a broker now. With something under way, better one request of many lanes a
+        little later than many requests of few.
+        """
+        under_way = self._under_way.get(node, 0)
+        return under_way < _FEW or (under_way < _REQUESTS_MAX and 2 * ready >= busy)
 
     def _take(self, lane: Lane, shard: Shard) -> Sent:
         began = self._clock.monotonic()
