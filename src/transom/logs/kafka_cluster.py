@@ -290,6 +290,13 @@ class KafkaCluster:
         self._layouts.update(found)
         return found
 
+    def known_leader(self, topic: str, partition: int) -> int:
+        """The broker that led a partition when that was last asked; -1 when it is to be asked (anew)."""
+        held = self._layouts.get(topic)
+        if held is None or self.clock.monotonic() >= self._layouts_until:
+            return -1
+        return held.leaders.get(partition, -1)
+
     async def leader(self, topic: str, partition: int) -> int:
         """The broker that leads a partition, -1 when there is none now. Raises `UnknownTopicError`."""
         leader = (await self.layout(topic)).leaders.get(partition, -1)

@@ -86,15 +86,20 @@ class Stream(asyncio.BufferedProtocol):
                 f"the broker takes versions {least} to {most} of request {call.key}, not {call.version}"
             )
         self._correlation = (self._correlation + 1) % _CORRELATIONS
-        answer: asyncio.Future[memoryview] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[memoryview] = loop.create_future()
         self._waiting.append((self._correlation, answer))
         self._transport.writelines([self._head(call, sum(map(len, body))), *body])
+        late = loop.call_later(REQUEST_SECONDS, self._late, answer)
         try:
-            async with asyncio.timeout(REQUEST_SECONDS):
-                return await answer
-        except TimeoutError:
-            self.close()  # what is behind it is late as well
-            raise
+            return await answer
+        finally:
+            late.cancel()
+
+    def _late(self, answer: asyncio.Future[memoryview]) -> None:
+        if not answer.done():
+            answer.set_exception(TimeoutError())
+        self.close()  # what is behind it is late as well
 
     def _head(self, call: Call, size: int) -> bytes:
         tags = _NO_TAGS if call.is_flexible else b""

@@ -45,17 +45,15 @@ class Batch(NamedTuple):
 
     data: memoryview
     base: int
+    next: int
+    """The offset behind its last one."""
     attributes: int
     last_delta: int
     base_timestamp: int
     max_timestamp: int
     producer_id: int
     size: int
-
-    @property
-    def next(self) -> int:
-        """The offset behind its last one."""
-        return self.base + self.last_delta + 1
+    checksum: int
 
     @property
     def is_control(self) -> bool:
@@ -93,17 +91,17 @@ def split(records: memoryview) -> Iterator[Batch]:
             )
         if length > end - at:
             return
-        base, _, _, _, _, attributes, last, first_ms, last_ms, producer, _, _, count = _HEADER.unpack_from(
+        base, _, _, _, crc, attributes, last, first_ms, last_ms, producer, _, _, count = _HEADER.unpack_from(
             records, at
         )
-        whole = records[at : at + length]
-        yield Batch(whole, base, attributes, last, first_ms, last_ms, producer, count)
+        whole, following = records[at : at + length], base + last + 1
+        yield Batch(whole, base, following, attributes, last, first_ms, last_ms, producer, count, crc)
         at += length
 
 
 def check(batch: Batch) -> None:
     """Raise `BadBatchError` unless the bytes are those that were checksummed when it was written."""
-    if crc32c(batch.data[_CHECKED_FROM:]) != _CRC.unpack_from(batch.data, _CRC_AT)[0]:
+    if crc32c(batch.data[_CHECKED_FROM:]) != batch.checksum:
         raise BadBatchError("does not match its checksum; it was damaged at the source, or on the way")
 
 

@@ -22,19 +22,15 @@ class Joining:
     def __init__(self) -> None:
         self.record_seconds = 2e-6
         """How long joining takes for a record."""
-        self._quickest = [inf, inf]
-        """The quickest answers of this window and of the one before."""
-        self._until = 0.0
-
-    @property
-    def answer_seconds(self) -> float:
+        self.answer_seconds = 0.0
         """How long the target takes for a request when nothing is in its way: the road, and the disk.
 
         The quickest of late: what is slow because everybody works, this process included, would be slower
         still if it worked more.
         """
-        quickest = min(self._quickest)
-        return 0.0 if quickest == inf else quickest
+        self._quickest = [inf, inf]
+        """The quickest answers of this window and of the one before."""
+        self._until = 0.0
 
     def answered(self, seconds: float, now: float) -> None:
         """A request was answered after so long, at `now` (monotonic seconds)."""
@@ -42,6 +38,7 @@ class Joining:
             self._until = now + _WINDOW_SECONDS
             self._quickest = [seconds, self._quickest[0]]
         self._quickest[0] = min(self._quickest[0], seconds)
+        self.answer_seconds = min(self._quickest)
 
     def joined(self, records: int, seconds: float) -> None:
         """So many records were joined in so long."""

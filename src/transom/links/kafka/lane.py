@@ -47,17 +47,17 @@ class Outcome(enum.Enum):
 
 
 class Piece(NamedTuple):
-    """A batch that waits: it holds `size` records, which come before the source's offset `next`, and is to
-    begin at the target's offset `target`. It goes out once version `needs` of the map is kept.
+    """A batch that waits: its `size` records begin at the source's offset `source`, and are to begin at the
+    target's offset `target`. It goes out once version `needs` of the map is kept.
     """
 
     batch: Batch
     body: Body | None
     source: int
-    next: int
     target: int
     size: int
     needs: int
+    joined_bytes: int
 
 
 @dataclass(eq=False, slots=True)
@@ -78,8 +78,8 @@ class Sent:
     """The time of its newest record."""
 
     def __post_init__(self) -> None:
-        self.count = sum(piece.size for piece in self.pieces)
-        self.newest_ms = max(piece.batch.max_timestamp for piece in self.pieces)
+        self.count = sum([piece.size for piece in self.pieces])
+        self.newest_ms = max([piece.batch.max_timestamp for piece in self.pieces])
 
 
 class Stopped(NamedTuple):
@@ -134,11 +134,12 @@ class Lane:
     _waiting: deque[Piece] = field(default_factory=deque[Piece])
     _flying: deque[Sent] = field(default_factory=deque[Sent])
     _again: deque[Sent] = field(default_factory=deque[Sent])
+    _failing: bool = False
+    """Whether some of what is under way is answered, and nothing new goes out until all is."""
 
     def __post_init__(self) -> None:
         self.written, self.done = self.end, self.fetch_at
-        if self.map.extend(self.fetch_at, self.end):
-            self._version += 1
+        self._stand(self.fetch_at, self.end)
 
     # --- from the source ---
 
@@ -163,24 +164,26 @@ class Lane:
         self._advance()
 
     def _put(self, batch: Batch) -> None:
-        body = None
-        if batch.is_whole and batch.base >= self.fetch_at:
-            places, count = [batch.base], batch.size
+        body, source, size = None, batch.base, batch.size
+        if batch.is_whole and source >= self.fetch_at:
+            self._stand(source, self.end)
         else:
             records = list(recoding.records(batch, self.fetch_at))
             if not records:
                 return
-            body = recoding.joined(records, batch.attributes)
-            places, count = [record.offset for record in records], len(records)
-        for number, offset in enumerate(places):
-            if self.map.extend(offset, self.end + number):
-                self._version += 1
-        piece = Piece(batch, body, places[0], batch.next, self.end, count, self._version)
-        self.end += count
+            body, source, size = recoding.joined(records, batch.attributes), records[0].offset, len(records)
+            for number, record in enumerate(records):
+                self._stand(record.offset, self.end + number)
+        piece = Piece(batch, body, source, self.end, size, self._version, recoding.joined_bytes(batch))
+        self.end += size
         self._waiting.append(piece)
         self.bytes_held += len(batch.data) + _PIECE_BYTES
-        self.waiting_records += count
-        self.waiting_bytes += _bytes(piece)
+        self.waiting_records += size
+        self.waiting_bytes += piece.joined_bytes
+
+    def _stand(self, source: int, target: int) -> None:
+        if self.map.extend(source, target):
+            self._version += 1
 
     # --- what must be kept ---
 
@@ -207,7 +210,7 @@ class Lane:
             return False
         if self._again:
             return True
-        return self._waiting[0].needs <= self._kept and not self._failing
+        return not self._failing and self._waiting[0].needs <= self._kept
 
     @property
     def waiting_batches(self) -> int:
@@ -223,10 +226,6 @@ class Lane:
     def is_idle(self) -> bool:
         """Whether nothing waits or is under way."""
         return not (self._waiting or self._flying or self._again)
-
-    @property
-    def _failing(self) -> bool:
-        return any(sent.outcome is not Outcome.OPEN for sent in self._flying)
 
     def take(self, producer: Producer, *, join: bool) -> Sent:
         """The next batch to send, when something is `sendable`; several waiting ones as one, to `join`."""
@@ -246,18 +245,18 @@ class Lane:
             way, data = _one(pieces, producer, self._sequence)
         sent = Sent(self, pieces, data, self._sequence, way)
         self.waiting_records -= sent.count
-        self.waiting_bytes -= sum(map(_bytes, pieces))
+        self.waiting_bytes -= sum([piece.joined_bytes for piece in pieces])
         self._sequence = batches.after(self._sequence, sent.count)
         self._flying.append(sent)
         return sent
 
     def _gather(self, pieces: list[Piece]) -> None:
-        room = self.batch_bytes_max - _bytes(pieces[0])
+        room = self.batch_bytes_max - pieces[0].joined_bytes
         count = pieces[0].size
         kind = pieces[0].batch.attributes & batches.CODEC
         while self._waiting:
             piece = self._waiting[0]
-            room -= _bytes(piece)
+            room -= piece.joined_bytes
             count += piece.size
             if room < 0 or count > _JOINED_RECORDS_MAX or piece.needs > self._kept:
                 return
@@ -274,13 +273,15 @@ class Lane:
         while self._flying and self._flying[0].outcome is Outcome.WRITTEN:
             written.append(self._flying.popleft())
             self._write(written[-1])
-        if self._flying and Outcome.OPEN not in {each.outcome for each in self._flying}:
+        opened = [each for each in self._flying if each.outcome is Outcome.OPEN]
+        self._failing = len(opened) < len(self._flying)
+        if self._failing and not opened:
             self._fail()
         self._advance()
         return written
 
     def _write(self, sent: Sent) -> None:
-        self.bytes_held -= sum(len(piece.batch.data) + _PIECE_BYTES for piece in sent.pieces)
+        self.bytes_held -= sum([len(piece.batch.data) + _PIECE_BYTES for piece in sent.pieces])
         expected = sent.pieces[0].target
         if sent.base < expected:
             self.lost = f"the copy ended before offset {expected}; it lost records, or was made anew"
@@ -288,7 +289,7 @@ class Lane:
         if sent.base > expected:
             self._shift(sent, sent.base - expected)
         self.written = sent.base + sent.count
-        self.done = sent.pieces[-1].next
+        self.done = sent.pieces[-1].batch.next
         self.newest_ms = max(self.newest_ms, sent.newest_ms)
 
     def _shift(self, sent: Sent, strangers: int) -> None:
@@ -312,7 +313,7 @@ class Lane:
 
     def _fail(self) -> None:
         """All that is under way is answered, and the first was not written."""
-        first = self._flying[0]
+        first, self._failing = self._flying[0], False
         if first.outcome is Outcome.LOST:
             self.lost = first.told
         elif first.outcome is Outcome.REFUSED and len(first.pieces) > 1:
@@ -336,7 +337,7 @@ class Lane:
         pieces = [piece for each in sent for piece in each.pieces]
         self._waiting.extendleft(reversed(pieces))
         self.waiting_records += sum(piece.size for piece in pieces)
-        self.waiting_bytes += sum(map(_bytes, pieces))
+        self.waiting_bytes += sum(piece.joined_bytes for piece in pieces)
 
     def _drop(self) -> None:
         self._flying.clear()
@@ -391,7 +392,3 @@ def _one(pieces: Sequence[Piece], producer: Producer, sequence: int) -> tuple[Wa
     if piece.body is None:
         return Way.PASSED, batches.restamped(piece.batch, producer, sequence)
     return Way.RECODED, batches.stamped(piece.body, producer, sequence)
-
-
-def _bytes(piece: Piece) -> int:
-    return recoding.joined_bytes(piece.batch)

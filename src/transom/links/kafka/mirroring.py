@@ -305,7 +305,8 @@ class Mirroring:
         before, at = (0, 0), self.clock.monotonic()
         while True:
             await self.clock.sleep(_TELL_SECONDS)
-            now, counted = self.clock.monotonic(), self.telling.counted
+            self.telling.tell()
+            now, counted = self.clock.monotonic(), (self.telling.records, self.telling.bytes)
             rates = [(new - old) / (now - at) for new, old in zip(counted, before, strict=True)]
             before, at = counted, now
             status = self.status(rates[0], rates[1])

@@ -71,8 +71,8 @@ class Sender:
             for lane in shard.lanes.values():
                 if lane.is_idle or lane.rest_until > now:
                     continue
-                node = await self._leader(lane)
-                if node < 0:
+                node = self._target.known_leader(*lane.target)
+                if node < 0 and (node := await self._leader(lane)) < 0:
                     continue
                 busy[node] = busy.get(node, 0) + 1
                 if lane.sendable:
@@ -147,8 +147,9 @@ class Sender:
 
     def _answered(self, sent: Sent, outcome: Outcome, base: int = -1, told: str = "") -> None:
         strangers = sent.lane.strangers
+        wall = self._clock.wall()
         for written in sent.lane.answered(sent, outcome, base, told):
-            self._telling.wrote(written, self._clock.wall())
+            self._telling.wrote(written, wall)
         if sent.lane.strangers > strangers:
             log_event.error(
                 "somebody else writes to a copy",

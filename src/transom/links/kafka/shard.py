@@ -7,7 +7,7 @@ Next on the data's way: `lanes`.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from zlib import crc32
@@ -172,9 +172,11 @@ async def take_shard(
     return shard
 
 
-async def _fence(number: int, ends: Ends, targets: Iterable[TopicPartition]) -> Producer:
+async def _fence(number: int, ends: Ends, targets: Collection[TopicPartition]) -> Producer:
     """Shut out who had the shard; returns who writes from now on."""
     name = f"{_ID_PREFIX}{ends.mirror}.{number}"
+    # Each is led by now: a transaction that ends in partitions which were just made may take Kafka 30 s.
+    await list_offsets(ends.target, targets, EARLIEST)
     marking = await begin_producer(ends.target, name)
     await add_partitions(ends.target, name, marking, [TopicPartition(MAP_TOPIC, number), *targets])
     await end_transaction(ends.target, name, marking, commit=True)

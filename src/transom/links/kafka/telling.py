@@ -3,6 +3,8 @@
 Next on the data's way: `status`, which tells how each partition stands.
 """
 
+from dataclasses import dataclass
+
 from prometheus_client import Counter, Histogram
 
 from transom.links.kafka.lane import Sent, Way
@@ -31,27 +33,43 @@ _latency = Histogram(
 )
 
 
+@dataclass(slots=True)
+class _Topic:
+    """What a topic's copies were given since that was last told."""
+
+    records: int = 0
+    bytes: int = 0
+
+
 class Telling:
-    """The counters of one mirror."""
+    """The counters of one mirror. What is counted with every batch is told to Prometheus by `tell`."""
 
     def __init__(self, mirror: str) -> None:
         self.mirror = mirror
-        self.counted = (0, 0)
-        """Records and bytes, so far."""
+        self.records = 0
+        self.bytes = 0
+        """So far."""
+        self._topics: dict[str, _Topic] = {}
+        self._ways = dict.fromkeys(Way, 0)
         self._latency = _latency.labels(mirror)
-        self._topics: dict[str, tuple[Counter, Counter]] = {}
-        self._ways = {way: _batches.labels(mirror, way.value) for way in Way}
 
     def wrote(self, sent: Sent, wall: float) -> None:
         """A batch is in its copy, at `wall` (seconds since the epoch)."""
-        topic = sent.lane.source.topic
-        count = sent.count
-        self.counted = (self.counted[0] + count, self.counted[1] + len(sent.data))
-        if topic not in self._topics:  # looking a label up takes longer than all the rest here
-            labels = (self.mirror, topic)
-            self._topics[topic] = (_records.labels(*labels), _bytes.labels(*labels))
-        records, size = self._topics[topic]
-        records.inc(count)
-        size.inc(len(sent.data))
-        self._ways[sent.way].inc()
+        name = sent.lane.source.topic
+        topic = self._topics.get(name) or self._topics.setdefault(name, _Topic())
+        topic.records += sent.count
+        topic.bytes += len(sent.data)
+        self._ways[sent.way] += 1
         self._latency.observe(max(0.0, wall - sent.newest_ms / _MS))
+
+    def tell(self) -> None:
+        """Tell what was counted since."""
+        for name, topic in self._topics.items():
+            self.records += topic.records
+            self.bytes += topic.bytes
+            _records.labels(self.mirror, name).inc(topic.records)
+            _bytes.labels(self.mirror, name).inc(topic.bytes)
+        for way, count in self._ways.items():
+            _batches.labels(self.mirror, way.value).inc(count)
+        self._topics.clear()
+        self._ways = dict.fromkeys(Way, 0)
