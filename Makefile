@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+JOBS ?= 2
 SOAK_KILLS ?= 500
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --upgrade --quiet
 
@@ -36,8 +37,8 @@ demo-real: kafka  ## the same on Kafka and PostgreSQL, started for it; needs Jav
 kafka: $(VENV)/.dev  ## fetch Apache Kafka and Debezium for tests and benchmarks, once; needs Java and Maven
 	@$(BIN)/python -m engines.jars
 
-test: kafka  ## everything a change should pass
-	@$(BIN)/python -m pytest
+test: kafka  ## everything a change should pass, JOBS=2 files at a time
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(VENV)/.dev  ## style, types, layers
 	@$(BIN)/ruff check .

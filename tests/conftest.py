@@ -2,7 +2,13 @@
 
 import signal
 
+from hypothesis import settings
+
 pytest_plugins = ["engines_fixtures", "scenario_engines", "store_places"]
 
 # Started in the background by a shell, a process ignores SIGINT, and so does all that it starts in turn.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes is the machine's affair.
+settings.register_profile("transom", deadline=None)
+settings.load_profile("transom")

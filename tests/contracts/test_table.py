@@ -255,7 +255,7 @@ def deliveries(draw: st.DrawFn) -> tuple[list[Record], list[tuple[list[Record], 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 @given(deliveries())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_order_duplication_and_replay_gives_the_same_table(
     kind: str, delivery: tuple[list[Record], list[tuple[list[Record], int]]]
 ) -> None:

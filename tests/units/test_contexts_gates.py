@@ -213,7 +213,7 @@ beats = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.integers(0, 40), st.lists(beats, max_size=2), st.booleans()), max_size=30))
 def test_whatever_is_heard_nothing_opens_without_its_time_of_good_service(looks):
     gates, now, newest = Gates(50), 0.0, 100

@@ -59,7 +59,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(steps)
 def test_built_step_by_step_is_what_is_built_at_once(changes):
     model = Model()
@@ -88,7 +88,7 @@ def test_built_step_by_step_is_what_is_built_at_once(changes):
     assert model.revision == revision
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(steps)
 def test_a_region_that_was_told_a_value_is_told_of_its_end(changes):
     """Each region reads some of the rows' versions, and the last one; it must end with what is for it."""

@@ -206,7 +206,7 @@ class AgainstPlainModel(RuleBasedStateMachine):
 
 
 TestAgainstPlainModel = AgainstPlainModel.TestCase
-TestAgainstPlainModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestAgainstPlainModel.settings = settings(max_examples=150, stateful_step_count=40)
 
 
 SCARCE = Limits(
@@ -378,7 +378,7 @@ class WhenEverythingIsScarce(RuleBasedStateMachine):
 
 
 TestWhenEverythingIsScarce = WhenEverythingIsScarce.TestCase
-TestWhenEverythingIsScarce.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+TestWhenEverythingIsScarce.settings = settings(max_examples=150, stateful_step_count=50)
 
 
 def core(below: Callable[[float], float] = lambda _: 0.0, **limits: float) -> LoadingCore[str, str]:

@@ -144,6 +144,6 @@ async def _listed(entries: Awaitable[Any]) -> list[Any]:
 
 
 LogAgainstModel.TestCase.settings = settings(
-    max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=30, stateful_step_count=40, suppress_health_check=list(HealthCheck)
 )
 test_sqlite_answers_like_the_model = LogAgainstModel.TestCase

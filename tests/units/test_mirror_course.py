@@ -210,5 +210,5 @@ def _of_copy(made: Made) -> tuple[int, bytes | None, bytes | None]:
 
 TestCarrying = Carrying.TestCase
 TestCarrying.settings = settings(
-    max_examples=250, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=250, stateful_step_count=40, suppress_health_check=[HealthCheck.too_slow]
 )

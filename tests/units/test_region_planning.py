@@ -436,7 +436,7 @@ EVENTS = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(EVENTS, max_size=40), st.integers(0, 4), st.sampled_from("123"))
 def test_whatever_happens_no_roll_takes_away_what_serves(
     events: list[tuple[str, int | str, int]], last_count: int, last_version: str
@@ -481,7 +481,7 @@ def test_whatever_happens_no_roll_takes_away_what_serves(
     assert zone.condition("Ready")[0] == "True"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 4), st.lists(EVENTS, max_size=10))
 def test_a_version_that_never_works_costs_nothing_that_serves(
     count: int, events: list[tuple[str, int | str, int]]
