@@ -10,6 +10,7 @@ from client_parts import append, new_topic
 import kafka_batches
 from engines.kafka import Brokers
 from mirror_batches import batch_bytes, record
+from mirror_loads import make_topic
 from mirror_world import emptied
 from transom.links.kafka import shard as taking
 from transom.links.kafka.lane import Lane, Outcome
@@ -39,9 +40,9 @@ class Mirror:
         self.copied: list[Copied] = []
         self.shard: Shard | None = None
 
-    async def look(self) -> None:
-        ids = {name: each.topic_id for name, each in (await self.cluster.layouts(["taken", "copy"])).items()}
-        self.copied = [Copied("taken", "copy", ids["taken"], ids["copy"], 1)]
+    async def look(self, copy: str = "copy") -> None:
+        ids = {name: each.topic_id for name, each in (await self.cluster.layouts(["taken", copy])).items()}
+        self.copied = [Copied("taken", copy, ids["taken"], ids[copy], 1)]
 
     async def take(self, skip: Skip | None = None) -> Lane:
         """Take the shard as another process would, when this one has died."""
@@ -153,3 +154,32 @@ async def test_where_a_partition_begins_is_kept_in_one_batch_with_what_became_of
         batch for batch in kafka_batches.batches(mirror.brokers, MAP_TOPIC, SHARD) if not batch.control
     ]
     assert written.count == 2
+
+
+async def test_marks_that_the_target_cleaned_away_are_not_taken_for_records(mirror: Mirror):
+    """Those who died taking a compacted copy left marks, of which the cleaner removed all but the newest."""
+    settings = {
+        "cleanup.policy": "compact",
+        "segment.ms": "100",
+        "min.cleanable.dirty.ratio": "0.0",
+        "delete.retention.ms": "1",
+    }
+    await asyncio.to_thread(make_topic, mirror.brokers.bootstrap, "compacted", 1, settings)
+    await mirror.look("compacted")
+    lane = await mirror.take()
+    fetched(lane, (0, 1))
+    await mirror.keep()
+    await mirror.send(lane)
+    async with asyncio.timeout(60):
+        while min((at for at in _marks(mirror) if at > lane.written), default=0) < lane.written + 3:
+            await taking._fence(SHARD, mirror.ends, [lane.target])
+            await asyncio.sleep(0.2)
+    lane = await mirror.take()
+    assert (lane.stopped, lane.fetch_at) == (None, 2)
+
+
+def _marks(mirror: Mirror) -> list[int]:
+    """Where marks stand in the compacted copy."""
+    return [
+        batch.base_offset for batch in kafka_batches.batches(mirror.brokers, "compacted", 0) if batch.control
+    ]
