@@ -9,6 +9,7 @@ from client_parts import append, new_topic
 
 import kafka_batches
 from engines.kafka import Brokers
+from engines.process import free_port
 from mirror_batches import batch_bytes, record
 from mirror_loads import make_topic
 from mirror_world import emptied
@@ -20,10 +21,13 @@ from transom.links.kafka.producing import produce
 from transom.links.kafka.resuming import Policy, Skip
 from transom.links.kafka.shard import Copied, Ends, Shard, shard_of, take_shard
 from transom.links.kafka.topic_plan import Copy
+from transom.logs import kafka_cluster
 from transom.logs.kafka import KafkaLog
 from transom.logs.kafka_address import parse_address
+from transom.logs.kafka_bounds import LATEST, list_offsets
 from transom.logs.kafka_cluster import KafkaCluster
 from transom.logs.protocol import TopicPartition
+from transom.model.errors import UnreachableError
 from transom.runtime.clock import SystemClock
 from transom.runtime.randomness import Randomness
 
@@ -176,6 +180,18 @@ async def test_marks_that_the_target_cleaned_away_are_not_taken_for_records(mirr
             await asyncio.sleep(0.2)
     lane = await mirror.take()
     assert (lane.stopped, lane.fetch_at) == (None, 2)
+
+
+async def test_who_cannot_reach_the_source_leaves_no_marks(mirror: Mirror, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kafka_cluster, "_PATIENCE_SECONDS", 2.0)
+    copy = mirror.copied[0].target
+    before = await list_offsets(mirror.cluster, [TopicPartition(copy, 0)], LATEST)
+    address = f"127.0.0.1:{free_port()}"
+    away = KafkaCluster(parse_address(f"kafka://{address}"), SystemClock(), Randomness(1))
+    with pytest.raises(UnreachableError, match=address):
+        await take_shard(SHARD, mirror.ends._replace(source=away), mirror.copied, Policy(), {})
+    await away.close()
+    assert await list_offsets(mirror.cluster, [TopicPartition(copy, 0)], LATEST) == before
 
 
 def _marks(mirror: Mirror) -> list[int]:

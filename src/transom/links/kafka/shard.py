@@ -159,6 +159,7 @@ async def take_shard(
         if shard_of(TopicPartition(copy.source, partition)) == number
     }
     targets = {at: TopicPartition(copy.target, at.partition) for at, copy in mine.items()}
+    await list_offsets(ends.source, mine, LATEST)  # or each try while the source is away leaves its marks
     shard = Shard(number, ends, await _fence(number, ends, targets.values()))
     step("carry.fenced")
     kept = (await read_ledger(ends.target, [number], _LANE_OF_CONNECTION)).partitions.get(ends.mirror, {})
