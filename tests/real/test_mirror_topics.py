@@ -10,7 +10,10 @@ from engines.kafka import Brokers
 from engines.kafka_rights import Right
 from engines_fixtures import USERS
 from mirror_sides import Side, side_of
+from transom.links.kafka.lanes import Lanes
 from transom.links.kafka.names import Naming, Patterns
+from transom.links.kafka.planning import Planning
+from transom.links.kafka.shard import Ends
 from transom.links.kafka.topic_plan import ALWAYS, Copy, Create, Refuse
 from transom.links.kafka.topics import Looked, Topics
 from transom.logs.kafka_address import parse_address
@@ -224,6 +227,18 @@ async def test_a_topic_with_records_of_others_is_refused_and_left_as_it_is(sides
     assert await partitions_of(sides.target, "eu.empty") == 2
 
 
+async def test_only_who_makes_copies_takes_topics_that_are_there(sides: Sides) -> None:
+    """The others wait until it is noted: a mark that they leave in it would make it somebody else's."""
+    for topic in ("empty", "filled", "missing"):
+        await sides.source.make(topic)
+    await sides.target.make("eu.empty")
+    await sides.target.make("eu.filled")
+    await sides.target.fill("eu.filled", [b"theirs"])
+    ends = Ends("m", sides.source.cluster, sides.target.cluster, SystemClock())
+    planning = Planning(ends, sides.mirror().topics, Lanes())
+    assert await planning.look(change=False) == []
+
+
 async def test_a_topic_that_cannot_be_made_does_not_stop_the_others(sides: Sides) -> None:
     """A record over 1 MB, or one bad topic, fails all that a MirrorMaker 2 task does."""
     await sides.source.make("orders")
@@ -236,7 +251,7 @@ async def test_a_topic_that_cannot_be_made_does_not_stop_the_others(sides: Sides
     step = Create("bad", "eu.bad", 1, 1, {"retention.ms": "soon"}, Copy("m", "bad"))
     later = Create("later", "eu.later", 1, 1, {}, Copy("m", "later"))
     names = {"bad": "eu.bad", "later": "eu.later"}
-    tried = Looked(looked.chosen._replace(names=names), [step, later])
+    tried = looked._replace(chosen=looked.chosen._replace(names=names), steps=[step, later])
     assert await mirror.topics.carry_out(tried, mirror.note) == {"later": "eu.later"}
     assert "retention.ms" in mirror.topics.troubles["bad"]
 

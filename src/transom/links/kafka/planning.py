@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from transom.links.kafka.lanes import Lanes
 from transom.links.kafka.ledger import COPIES_SHARD, read_copies
 from transom.links.kafka.shard import Copied, Ends
-from transom.links.kafka.topic_plan import Copy, Create
+from transom.links.kafka.topic_plan import Adopt, Copy, Create, Refuse
 from transom.links.kafka.topics import Looked, Topics
 from transom.logs.kafka_produce import ProducerLostError
 from transom.model.errors import FencedError
@@ -45,7 +45,9 @@ class Planning:
         if change:
             names = await self._topics.carry_out(looked, self._note)
         else:
-            new = {step.topic for step in looked.steps if isinstance(step, Create)}
+            # What is no copy yet is left alone until it is noted as one: a mark or a record in it, and it
+            # looks like somebody else's.
+            new = {step.topic for step in looked.steps if isinstance(step, Create | Adopt | Refuse)}
             names = {topic: copy for topic, copy in looked.chosen.names.items() if topic not in new}
         return await self._copied(names)
 
