@@ -40,6 +40,11 @@ def batches(brokers: Brokers, topic: str, partition: int) -> list[Batch]:
             return [one for segment in _segments(brokers, topic, partition) for one in _of(segment)]
 
 
+def newest_segment(brokers: Brokers, topic: str, partition: int) -> int:
+    """Where the segment begins that is written to, which no cleaner touches."""
+    return int(_segments(brokers, topic, partition)[-1].stem)
+
+
 def _segments(brokers: Brokers, topic: str, partition: int) -> list[Path]:
     for number in range(brokers.count):
         folder = brokers.data(number) / f"{topic}-{partition}"

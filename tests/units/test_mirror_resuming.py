@@ -160,3 +160,17 @@ def test_the_newest_writers_and_gaps_are_kept():
     _, same = resumed(FOLLOWED, kept((10, 0), record=record), Policy())
     assert same.writers[-1] == US
     assert same.writers.count(US) == 1
+
+
+def test_of_a_compacted_topic_it_is_known_when_the_copy_had_all_there_was():
+    compacted = NEW._replace(tail=Tail(1, 0, None), deletes_kept_seconds=60.0)
+    lane, record = resumed(compacted, Kept(), Policy())
+    assert record.complete_at == compacted.now
+    assert (lane.deletes.kept_seconds, lane.deletes.complete_at) == (60.0, 0.0)
+    later = FOLLOWED._replace(deletes_kept_seconds=60.0, now=5000.0)
+    lane, again = resumed(later, kept((10, 0), record=record), Policy())
+    assert again.complete_at == lane.deletes.complete_at == compacted.now
+    anew, made_anew = resumed(
+        later._replace(target_id="c", tail=Tail(1, 0, None)), kept((10, 0), record=record), Policy()
+    )
+    assert (anew.deletes.complete_at, made_anew.complete_at) == (0.0, later.now)

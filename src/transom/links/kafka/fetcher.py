@@ -93,6 +93,7 @@ class Fetcher:
     async def _fetch(self, node: int, kind: int, lanes: Sequence[Lane]) -> None:
         by_place = {(UUID(lane.source_id).bytes, lane.source.partition): lane for lane in lanes}
         wanted = [Wanted(*at, lane.fetch_at, _PARTITION_BYTES) for at, lane in by_place.items()]
+        asked_at = self._clock.wall()
         try:
             told = await fetch(
                 self._source,
@@ -107,14 +108,16 @@ class Fetcher:
                 self._rest(lane, str(error))
         else:
             step("carry.fetched")
-            self._digest(by_place, told)
+            self._digest(by_place, told, asked_at)
         finally:
             self._busy.discard((node, kind))
             for lane in lanes:
                 lane.fetching = False
             self._lanes.wake()
 
-    def _digest(self, by_place: Mapping[tuple[bytes, int], Lane], told: Sequence[Fetched]) -> None:
+    def _digest(
+        self, by_place: Mapping[tuple[bytes, int], Lane], told: Sequence[Fetched], asked_at: float
+    ) -> None:
         size = 0
         for each in told:
             lane = by_place[each.topic_id, each.partition]
@@ -123,7 +126,11 @@ class Fetcher:
                 continue
             lane.trouble = ""
             lane.start, lane.stable, lane.high = each.start, each.stable, each.high
+            if lane.deletes.missed(each.records, lane.fetch_at, asked_at, self._clock.wall()):
+                lane.note()
             lane.fetched(each.records, each.aborted)
+            if lane.fetch_at >= lane.stable:
+                lane.deletes.read_all(asked_at, lane.fetch_at, lane.done)
             size += len(each.records)
         if self._bytes_per_second:
             began = max(self._open_at, self._clock.monotonic())

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from transom.links.kafka import batches, recoding
 from transom.links.kafka.batches import BadBatchError, Batch, Body
+from transom.links.kafka.deletes import Deletes
 from transom.links.kafka.offset_map import OffsetMap
 from transom.logs.kafka_produce import Producer
 from transom.logs.protocol import TopicPartition
@@ -126,6 +127,7 @@ class Lane:
     waiting_bytes: int = 0
     newest_ms: int = 0
     """The time of the newest record that was written."""
+    deletes: Deletes = field(default_factory=Deletes)
     fetching: bool = False
     paused: bool = False
     _version: int = 0
@@ -191,6 +193,10 @@ class Lane:
     def unkept(self) -> bool:
         """Whether there are breaks that are not kept yet."""
         return self._version > self._kept
+
+    def note(self) -> None:
+        """There is more to keep, before anything goes out that is fetched from now on."""
+        self._version += 1
 
     @property
     def version(self) -> int:

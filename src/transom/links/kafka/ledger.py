@@ -50,8 +50,9 @@ class Gap(msgspec.Struct, frozen=True):
 
 class PartitionRecord(msgspec.Struct, frozen=True):
     """Which incarnations of two topics a map is for, the numbers of the producers that wrote the copy, the
-    newest gaps, the last order to skip something that was carried out, and the copy's tail when the partition
-    was taken (its writer None: nobody, or it was accepted).
+    newest gaps, the last order to skip something that was carried out, the copy's tail when the partition was
+    taken (its writer None: nobody, or it was accepted), and, of a compacted topic, when the copy had all that
+    the source had, about (seconds since the epoch; 0: not known).
     """
 
     source_id: str
@@ -61,6 +62,7 @@ class PartitionRecord(msgspec.Struct, frozen=True):
     gaps: tuple[Gap, ...] = ()
     skipped: str = ""
     tail: Tail = NO_TAIL
+    complete_at: float = 0.0
 
 
 @dataclass

@@ -280,6 +280,8 @@ class Mirroring:
             await self.clock.sleep(_SETTLE_SECONDS)
             for lane in self.lanes:
                 lane.settle()
+                if lane.deletes.outdated:
+                    lane.note()
             self.lanes.unkept.set()
             if number % _FORGET_ROUNDS:
                 continue

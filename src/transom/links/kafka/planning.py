@@ -49,7 +49,7 @@ class Planning:
             # looks like somebody else's.
             new = {step.topic for step in looked.steps if isinstance(step, Create | Adopt | Refuse)}
             names = {topic: copy for topic, copy in looked.chosen.names.items() if topic not in new}
-        return await self._copied(names)
+        return await self._copied(names, looked.deletes_kept)
 
     async def _note(self, copies: Mapping[str, Copy]) -> None:
         shard = self._lanes.shards.get(COPIES_SHARD)
@@ -60,7 +60,7 @@ class Planning:
         except ProducerLostError as error:
             raise FencedError(f"the first shard was taken by another process: {error}") from None
 
-    async def _copied(self, names: Mapping[str, str]) -> list[Copied]:
+    async def _copied(self, names: Mapping[str, str], deletes_kept: Mapping[str, float]) -> list[Copied]:
         source = await self._ends.source.layouts(names)
         target = await self._ends.target.layouts(list(names.values()))
         return [
@@ -70,6 +70,7 @@ class Planning:
                 source[topic].topic_id,
                 target[copy].topic_id,
                 min(len(source[topic].leaders), len(target[copy].leaders)),
+                deletes_kept[topic],
             )
             for topic, copy in sorted(names.items())
             if topic in source and copy in target

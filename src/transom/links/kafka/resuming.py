@@ -6,10 +6,12 @@ there unless it is told to go on. Pure. Next on the data's way: `lane`.
 """
 
 import enum
+from math import inf
 from typing import NamedTuple
 
 import msgspec
 
+from transom.links.kafka.deletes import WHY, Deletes
 from transom.links.kafka.lane import Lane, Stopped
 from transom.links.kafka.ledger import GAPS_MAX, Gap, Kept, PartitionRecord
 from transom.links.kafka.offset_map import OffsetMap
@@ -21,7 +23,7 @@ _WRITERS_MAX = 8
 
 class Sight(NamedTuple):
     """What is seen of a partition: its two topics' ids, where the source begins and ends, the copy's tail,
-    who writes now, and when.
+    who writes now, when, and how long the source keeps delete markers (infinite: it is not compacted).
     """
 
     source: TopicPartition
@@ -33,6 +35,7 @@ class Sight(NamedTuple):
     tail: Tail
     writer: int
     now: float
+    deletes_kept_seconds: float = inf
 
 
 class Policy(NamedTuple):
@@ -91,6 +94,10 @@ def resumed(
         record = msgspec.structs.replace(record, source_id=sight.source_id)
     lane = Lane(sight.source, sight.target, sight.source_id, held, position, sight.tail.end)
     lane.start, lane.stable, lane.high = sight.start, sight.end, sight.end
+    if sight.deletes_kept_seconds < inf:
+        lane.deletes = Deletes(sight.deletes_kept_seconds, record.complete_at)
+        # A new copy lacks no delete: it has nothing yet that was deleted.
+        record = msgspec.structs.replace(record, complete_at=record.complete_at or sight.now)
     if found is not None and not goes_on:
         lane.stopped = Stopped(position, found.gap.why)
     writers = (*(each for each in record.writers if each != sight.writer), sight.writer)
@@ -143,6 +150,16 @@ def _allowed(found: _Found, policy: Policy) -> bool:
     return (found.kind is _Kind.LOST and policy.when_lost) or (
         found.kind is _Kind.RECREATED and policy.when_recreated
     )
+
+
+def with_deletes(record: PartitionRecord, deletes: Deletes, now: float) -> PartitionRecord:
+    """`record` with what `deletes` knows; all that may be missing is one gap."""
+    gaps, missing = record.gaps, deletes.noted()
+    if missing:
+        spans = [missing, *((gap.begin, gap.end) for gap in gaps if gap.why == WHY)]
+        gap = Gap(min(begin for begin, _ in spans), max(end for _, end in spans), WHY, now)
+        gaps = (*(each for each in gaps if each.why != WHY), gap)[-GAPS_MAX:]
+    return msgspec.structs.replace(record, gaps=gaps, complete_at=deletes.complete_at)
 
 
 def _with(gaps: tuple[Gap, ...], gap: Gap) -> tuple[Gap, ...]:

@@ -9,6 +9,7 @@ Next on the data's way: `lanes`.
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import NamedTuple
 from zlib import crc32
 
@@ -25,7 +26,7 @@ from transom.links.kafka.ledger import (
     read_copies,
     read_ledger,
 )
-from transom.links.kafka.resuming import Policy, Sight, Skip, resumed
+from transom.links.kafka.resuming import Policy, Sight, Skip, resumed, with_deletes
 from transom.links.kafka.tail import NO_TAIL, Tail, tails
 from transom.links.kafka.topic_plan import Copy
 from transom.logs.kafka_bounds import EARLIEST, LATEST, list_offsets
@@ -42,19 +43,25 @@ from transom.logs.kafka_transactions import add_partitions, end_transaction
 from transom.logs.protocol import SECOND, Message, TopicPartition
 from transom.runtime.clock import Clock
 from transom.runtime.steps import step
+from transom.runtime.telemetry import get_logger
+
+log_event = get_logger(__name__)
 
 _LANE_OF_CONNECTION = 1 << 18
 _ID_PREFIX = "transom.mirror."
 
 
 class Copied(NamedTuple):
-    """A topic that is mirrored: its copy's name, the ids of both, and how many partitions."""
+    """A topic that is mirrored: its copy's name, the ids of both, how many partitions, and how long it keeps
+    delete markers (infinite: it is not compacted).
+    """
 
     source: str
     target: str
     source_id: str
     target_id: str
     partitions: int
+    deletes_kept_seconds: float = inf
 
 
 class Ends(NamedTuple):
@@ -89,7 +96,9 @@ class Shard:
     async def keep(self) -> None:
         """Keep what maps of its lanes have not kept yet. Raises `ProducerLostError` when it was taken."""
         unkept = [(lane, lane.version) for lane in self.lanes.values() if lane.unkept]
-        await self._write(message for lane, _ in unkept for message in self._map(lane))
+        await self._write(
+            message for lane, _ in unkept for message in (*self._deletes(lane), *self._map(lane))
+        )
         for lane, version in unkept:
             lane.kept(version)
 
@@ -105,6 +114,22 @@ class Shard:
         )
         for lane, version in versions.items():
             lane.kept(version)
+
+    def _deletes(self, lane: Lane) -> list[Message]:
+        """What is to be kept about deletes."""
+        deletes, before = lane.deletes, self.records[lane.source]
+        if not deletes.missing and not deletes.outdated:
+            return []
+        record = with_deletes(before, deletes, self.ends.clock.wall())
+        if len(record.gaps) > len(before.gaps):
+            log_event.warning(
+                "deletes may be missing in a copy",
+                topic=lane.source.topic,
+                partition=lane.source.partition,
+                why=record.gaps[-1].why,
+            )
+        self.records[lane.source] = record
+        return [partition_message(self.ends.mirror, lane.source, record)]
 
     def _map(self, lane: Lane) -> list[Message]:
         return chunk_messages(self.ends.mirror, lane.source, lane.map.unkept())
@@ -213,6 +238,7 @@ async def _sights(
             found[targets[at]],
             producer.id,
             ends.clock.wall(),
+            copy.deletes_kept_seconds,
         )
         for at, copy in mine.items()
     }

@@ -11,6 +11,7 @@ Next on the data's way: `topics`, which carries it out; `transom mirror --dry-ru
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from math import inf
 from typing import NamedTuple
 
 import msgspec
@@ -19,6 +20,7 @@ from transom.links.kafka.names import metric_name
 
 MAX_MESSAGE_BYTES = "max.message.bytes"
 _POLICY = "cleanup.policy"
+_DELETES_KEPT_MS = "delete.retention.ms"
 _FOR_EVER_MS = str((1 << 63) - 1)
 _BYTES_MAX = (1 << 31) - 1
 _ROOM = 1.25
@@ -171,6 +173,13 @@ def plan(
             noted = Copy(mirror, topic, _from_original(settings))
             steps.append(Create(topic, copy, original.partitions, replicas, settings, noted))
     return steps
+
+
+def deletes_kept_seconds(original: Seen) -> float:
+    """How long a topic keeps delete markers; infinite where nothing is compacted."""
+    if "compact" not in original.values.get(_POLICY, ""):
+        return inf
+    return int(original.values[_DELETES_KEPT_MS]) / 1000
 
 
 def _follow(mirror: str, its: tuple[str, Seen], there: tuple[str, Seen], target: Target) -> Iterator[Step]:

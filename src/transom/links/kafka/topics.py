@@ -15,7 +15,19 @@ import msgspec
 from aiokafka.protocol.admin import CreatePartitionsRequest, CreateTopicsRequest, DescribeConfigsRequest
 
 from transom.links.kafka.names import Chosen, Naming, Patterns, choose
-from transom.links.kafka.topic_plan import Adopt, Alter, Copy, Create, Grow, Refuse, Seen, Step, Target, plan
+from transom.links.kafka.topic_plan import (
+    Adopt,
+    Alter,
+    Copy,
+    Create,
+    Grow,
+    Refuse,
+    Seen,
+    Step,
+    Target,
+    deletes_kept_seconds,
+    plan,
+)
 from transom.logs import kafka_api as api
 from transom.logs.kafka_admin_api import TOPIC, AllTopicsRequest, AlterTopicRequest, altered
 from transom.logs.kafka_bounds import bounds
@@ -37,10 +49,13 @@ Note = Callable[[Mapping[str, Copy]], Awaitable[None]]
 
 
 class Looked(NamedTuple):
-    """What a look found: what is chosen, and the steps to where it should be."""
+    """What a look found: what is chosen, the steps to where it should be, and how long originals keep delete
+    markers (seconds).
+    """
 
     chosen: Chosen
     steps: Sequence[Step]
+    deletes_kept: Mapping[str, float]
 
 
 class Topics:
@@ -98,7 +113,8 @@ class Topics:
             await self._known(there, at_target),
         )
         steps = plan(self._mirror, names, originals, target, self._replication_factor)
-        return Looked(chosen._replace(names=names), steps)
+        kept = {topic: deletes_kept_seconds(seen) for topic, seen in originals.items()}
+        return Looked(chosen._replace(names=names), steps, kept)
 
     async def carry_out(self, looked: Looked, note: Note) -> dict[str, str]:
         """Do the steps; returns what can be mirrored now: the target's names by the source's.
