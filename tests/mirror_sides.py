@@ -114,6 +114,7 @@ async def take(consumer: AIOKafkaConsumer, count: int) -> list[bytes]:
 @contextlib.asynccontextmanager
 async def side_of(brokers: Brokers) -> AsyncIterator[Side]:
     """A cluster without topics and groups; without them again when the block is left."""
+    await empty(brokers)
     cluster = KafkaCluster(parse_address(f"kafka://{brokers.bootstrap}"), SystemClock(), Randomness())
     try:
         yield Side(brokers, cluster)

@@ -188,7 +188,9 @@ def _cluster(brokers: Brokers) -> KafkaCluster:
 
 @contextlib.asynccontextmanager
 async def emptied(*clusters: Brokers) -> AsyncIterator[None]:
-    """What the block makes in these clusters is removed when it ends."""
+    """Nothing is in these clusters when the block begins, and what it makes there is removed when it ends."""
+    for each in clusters:
+        await empty(each)
     try:
         yield
     finally:
