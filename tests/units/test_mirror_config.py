@@ -45,6 +45,7 @@ def test_what_is_not_said_has_a_default(tmp_path):
         ('name = "orders"', 'name = "no label!"', "name"),
         ("127.0.0.1:9405", "0.0.0.0:9405", "listen"),
         ("127.0.0.1:9405", "127.0.0.1", "listen"),
+        ("127.0.0.1:9405", "127.0.0.1:70000", "listen"),
         ("kafka://127.0.0.1:9092", "127.0.0.1:9092", "source.address"),
         ("kafka://127.0.0.1:9092", "kafka://kafka.example.com:9092", "source.address"),
         ('include = ["orders"]', "include = []", "topics.include"),
@@ -78,6 +79,8 @@ WRONG = (
     ["mirror", "-c", "missing.toml"],
     ["mirror", "-c", "broken.toml"],
     ["mirror", "status", "-c", "broken.toml"],
+    ["mirror", "-c", "broken.toml", "status"],
+    ["mirror", "--dry-run", "pause", "orders", "-c", "broken.toml"],
     ["mirror", "status", "-o", "yaml"],
     ["mirror", "skip", "orders/0", "-1"],
     ["offsets", "translate", "orders", "5"],
@@ -90,6 +93,8 @@ async def test_wrong_usage_is_exit_code_2_and_one_clear_error(tmp_path):
     for arguments, told in zip(WRONG, ran, strict=True):
         assert told.code == 2, (arguments, told)
         assert "Traceback" not in told.err
-        if "broken.toml" in arguments:
+        if "--dry-run" in arguments:
+            assert "--dry-run is not for 'pause'" in told.err
+        elif "broken.toml" in arguments:
             assert "name" in told.err
             assert "topics.speed" in told.err

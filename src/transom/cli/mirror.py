@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from transom.cli.common import output_option
 from transom.cli.output import echo_json, echo_table, harmless
@@ -58,6 +59,10 @@ def mirror_command(ctx: click.Context, config: Path, dry_run: bool) -> None:  # 
     Several processes with the same name and target share the work, and take over from each other.
     """
     if ctx.invoked_subcommand is not None:
+        if dry_run:
+            raise click.UsageError(f"--dry-run is not for {ctx.invoked_subcommand!r}, which would do it", ctx)
+        if ctx.get_parameter_source("config") is ParameterSource.COMMANDLINE:
+            ctx.default_map = {ctx.invoked_subcommand: {"config": config}}  # or another file would be taken
         return
     if dry_run:
         _ask(config, _print_plan)

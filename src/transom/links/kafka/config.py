@@ -10,6 +10,8 @@ from transom.logs.opening import LogPlace, check_place
 from transom.model.errors import InvalidError
 from transom.runtime.config import Config, label
 
+_PORT_MAX = 65535
+
 
 class ClusterConfig(Config):
     """A Kafka cluster: what it is called in names, where it is (`kafka+tls://USER@HOST:PORT,…`), the file
@@ -81,7 +83,8 @@ class MirrorConfig(Config):
     @classmethod
     def _place(cls, listen: str) -> str:
         host, _, port = listen.rpartition(":")
-        if listen and (host not in {"127.0.0.1", "localhost", "[::1]"} or not port.isdecimal()):
+        is_port = port.isdecimal() and 0 < int(port) <= _PORT_MAX
+        if listen and (host not in {"127.0.0.1", "localhost", "[::1]"} or not is_port):
             raise ValueError(f"{listen!r} is no HOST:PORT of this machine; write 127.0.0.1:PORT")
         return listen
 
