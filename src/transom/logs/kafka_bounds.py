@@ -45,7 +45,7 @@ async def _end(cluster: KafkaCluster, leader: int, at: TopicPartition, start: in
         offset = max(start, stable - back)
         answer = await fetch(cluster, leader, {at: offset}, 0.0)
         told = answer.topics[0][1][0]
-        cluster.check(told[1], f"{at.topic}/{at.partition}")
+        cluster.check(told[1], f"{at.topic}/{at.partition}", "Read")
         entries, _ = committed(at, offset, told[5], told[-1])
         if entries:
             return entries[-1].offset + 1
@@ -78,6 +78,6 @@ async def _offsets(
             for partition, code, _, offset, *_ in told:
                 if code == api.UNKNOWN_TOPIC and topic not in await cluster.layouts([topic]):
                     raise UnknownTopicError(topic)
-                cluster.check(code, f"topic {topic!r}")
+                cluster.check(code, f"topic {topic!r}", "Read")
                 found[TopicPartition(topic, partition)] = offset
     return found

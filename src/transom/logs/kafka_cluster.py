@@ -235,8 +235,10 @@ class KafkaCluster:
             self._troubles[call] = str(failed)
         _failed_tries.labels(failed.broker or ",".join(self.address.bootstrap), failed.error).inc()
 
-    def check(self, code: int, where: str) -> None:
-        """Raises what Kafka's error `code` means, `TransientError` for what is worth trying again."""
+    def check(self, code: int, where: str, right: str = "the right") -> None:
+        """Raises what Kafka's error `code` means, `TransientError` for what is worth trying again; `right` is
+        what one has to be granted there.
+        """
         if code == api.NONE:
             return
         if api.is_transient(code):
@@ -250,7 +252,8 @@ class KafkaCluster:
         if api.is_forbidden(code):
             raise ForbiddenError(
                 f"{self.address} does not let user {self.address.user!r} use {where} "
-                f"({api.code_name(code)}); grant it the right (docs/how-to/engines.md lists them)"
+                f"({api.code_name(code)}); grant it {right} "
+                "(docs/how-to/engines.md lists all rights, mirror.md a mirror's)"
             )
         raise InvalidError(f"{where} at {self.address}", [Problem("", f"was refused: {api.code_name(code)}")])
 
@@ -279,7 +282,7 @@ class KafkaCluster:
             self.brokers, found, wrong = api.layouts(answer)
             for name, code in wrong.items():
                 if code != api.UNKNOWN_TOPIC:
-                    self.check(code, f"topic {name!r}")
+                    self.check(code, f"topic {name!r}", "Describe, which Read and Write include")
             return found
 
         found = await self.retrying("say what topics it has", attempt)
@@ -329,7 +332,9 @@ class KafkaCluster:
         held = self._coordinators.get((kind, key))
         if held is None:
             answer = await self.ask(None, FindCoordinatorRequest(key, kind))
-            self.check(answer.error_code, f"group or transactional id {key!r}")
+            of_group = kind == CoordinationType.GROUP
+            where, right = ("group", "Read") if of_group else ("transactional id", "Write")
+            self.check(answer.error_code, f"{where} {key!r}", right)
             held = self._coordinators[kind, key] = answer.coordinator_id
         return held
 

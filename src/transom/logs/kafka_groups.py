@@ -115,7 +115,7 @@ class Groups:
             for code in {code for _, told in answer.topics for _, code in told}:
                 if code in _OUTDATED:
                     raise _moved_on(membership)
-                self._cluster.check(code, f"group {group!r}")
+                self._cluster.check(code, f"group {group!r}", "Read")
 
         await self._cluster.retrying("commit offsets", attempt)
 
@@ -125,7 +125,7 @@ class Groups:
         async def attempt() -> dict[TopicPartition, int]:
             node = await self._cluster.group_coordinator(group)
             answer = await self._cluster.ask(node, OffsetFetchRequest(group, None))
-            self._cluster.check(answer.error_code, f"group {group!r}")
+            self._cluster.check(answer.error_code, f"group {group!r}", "Read")
             return {
                 TopicPartition(topic, partition): offset
                 for topic, partitions in answer.topics
@@ -155,7 +155,7 @@ class Groups:
                     node = await self._cluster.group_coordinator(group)
                     answer = await self._cluster.ask(node, LeaveGroupRequest(group, place.member_id))
                     if answer.error_code != api.UNKNOWN_MEMBER:
-                        self._cluster.check(answer.error_code, f"group {group!r}")
+                        self._cluster.check(answer.error_code, f"group {group!r}", "Read")
 
                 await self._cluster.retrying("leave a group", attempt)
         return Membership(group, member, _NOWHERE, ())
@@ -177,7 +177,7 @@ class Groups:
                 if answer.error_code == api.UNKNOWN_MEMBER:
                     place.member_id = ""
                 return False
-            self._cluster.check(answer.error_code, f"group {group!r}")
+            self._cluster.check(answer.error_code, f"group {group!r}", "Read")
             return True
 
         return await self._cluster.retrying("stay in a group", attempt)
@@ -209,7 +209,7 @@ class Groups:
         if joined.error_code == api.UNKNOWN_MEMBER:
             place.member_id = ""
             raise TransientError("the member's time was up")
-        self._cluster.check(joined.error_code, f"group {group!r}")
+        self._cluster.check(joined.error_code, f"group {group!r}", "Read")
         place.member_id = joined.member_id
         shares = await self._shares(joined.members) if joined.leader_id == joined.member_id else []
         synced = await self._cluster.ask(
@@ -219,7 +219,7 @@ class Groups:
         )
         if synced.error_code in _OUTDATED:
             raise TransientError("the group changed again")
-        self._cluster.check(synced.error_code, f"group {group!r}")
+        self._cluster.check(synced.error_code, f"group {group!r}", "Read")
         given = ConsumerProtocolMemberAssignment.decode(synced.member_assignment)
         place.assigned = tuple(TopicPartition(*at) for at in given.partitions())
         place.partitions = await self._partitions(place)

@@ -50,7 +50,8 @@ async def begin_producer(cluster: KafkaCluster, transactional_id: str | None) ->
         node = None if transactional_id is None else await cluster.transaction_coordinator(transactional_id)
         request = InitProducerIdRequest(transactional_id, TRANSACTION_MS)  # pyright: ignore[reportArgumentType]
         answer = await cluster.ask(node, request)
-        cluster.check(answer.error_code, f"transactional id {transactional_id!r}")
+        where = f"transactional id {transactional_id!r}" if transactional_id else "an idempotent producer"
+        cluster.check(answer.error_code, where, "Write")
         return Producer(answer.producer_id, answer.producer_epoch)
 
     return await cluster.retrying("begin a producer", attempt)
@@ -136,7 +137,7 @@ def check_producer(cluster: KafkaCluster, code: int, where: str) -> None:
     """As `KafkaCluster.check`, and `ProducerLostError` when this producer is at its end."""
     if is_lost(code):
         raise ProducerLostError(f"{where}: {api.code_name(code)}")
-    cluster.check(code, where)
+    cluster.check(code, where, "Write")
 
 
 def _refused(cluster: KafkaCluster, at: TopicPartition, code: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest
 
+from transom.logs import kafka_api as api
 from transom.logs.kafka_cluster import KafkaCluster
 from transom.logs.kafka_produce import Producer, check_producer
 from transom.logs.protocol import TopicPartition
@@ -30,9 +31,11 @@ async def add_partitions(
         node = await cluster.transaction_coordinator(transactional_id)
         asked = AddPartitionsToTxnRequest(transactional_id, *producer, list(topics.items()))
         answer = await cluster.ask(node, asked)
-        codes = {code for _, told in answer.errors for _, code in told} - {0, _NOT_ATTEMPTED}
-        for code in sorted(codes):
-            check_producer(cluster, code, f"transactional id {transactional_id!r}")
+        for topic, told in answer.errors:
+            for code in {code for _, code in told} - {api.NONE, _NOT_ATTEMPTED}:
+                of_topic = code == api.TOPIC_AUTHORIZATION_FAILED
+                where = f"topic {topic!r}" if of_topic else f"transactional id {transactional_id!r}"
+                check_producer(cluster, code, where)
 
     await cluster.retrying("begin a transaction", attempt)
 

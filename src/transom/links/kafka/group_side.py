@@ -82,7 +82,7 @@ class GroupSide:
     ) -> Mapping[TopicPartition, Committed]:
         """What a group committed; raises what it means where its coordinator told an error instead."""
         if isinstance(answer, int):
-            self.cluster.check(answer, f"group {group!r}")
+            self.cluster.check(answer, f"group {group!r}", "Read")
             return {}
         return answer
 
@@ -108,7 +108,7 @@ class GroupSide:
         if codes & set(_ACTIVE):
             return False
         for code in codes:
-            self.cluster.check(code, f"group {group!r}")
+            self.cluster.check(code, f"group {group!r}", "Read")
         return True
 
     async def _brokers(self) -> tuple[int, ...]:

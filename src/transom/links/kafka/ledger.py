@@ -132,7 +132,7 @@ async def _read(
         wanted = [Wanted(UUID(layout.topic_id).bytes, at.partition, offset, _READ_BYTES)]
         node = await cluster.leader(*at)
         (told,) = await fetch(cluster, node, wanted, wait_ms=_READ_WAIT_MS, bytes_max=_READ_BYTES, lane=lane)
-        cluster.check(told.error, f"{at.topic}/{at.partition}")
+        cluster.check(told.error, f"{at.topic}/{at.partition}", "Read")
         entries, following = committed(at, offset, told.aborted, bytes(told.records))
         return [((entry.key or b"").decode(), entry.value) for entry in entries], following
 

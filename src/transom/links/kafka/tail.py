@@ -85,7 +85,7 @@ async def _look(
     ):
         at = TopicPartition(ids[told.topic_id], told.partition)
         if told.error not in (api.NONE, api.OFFSET_OUT_OF_RANGE):
-            cluster.check(told.error, f"{at.topic}/{at.partition}")
+            cluster.check(told.error, f"{at.topic}/{at.partition}", "Read")
         before = _before(told, *places[at])
         if before is not None:
             found.append((at, before))

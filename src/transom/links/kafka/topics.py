@@ -195,7 +195,7 @@ class Topics:
                 step = steps.pop(name)
                 try:
                     if code != api.TOPIC_EXISTS:  # by an attempt whose answer was lost
-                        self._check(code, name, message)
+                        self._check(code, name, message, "Create")
                 except TransomError as error:
                     self._trouble(step, error)
             self._target.check(later, "new topics")
@@ -228,17 +228,17 @@ class Topics:
         _, code, message = answer.topic_errors[0]
         layout = (await self._target.layouts([step.copy])).get(step.copy)
         if layout is None or len(layout.leaders) < step.partitions:
-            self._check(code, step.copy, message)
+            self._check(code, step.copy, message, "Alter")
 
     async def _alter(self, step: Alter) -> None:
         answer = await self._target.ask(None, AlterTopicRequest(step.copy, step.settings, step.removed))
         code, message = altered(answer)
-        self._check(code, step.copy, message)
+        self._check(code, step.copy, message, "AlterConfigs")
 
-    def _check(self, code: int, name: str, message: str | None) -> None:
+    def _check(self, code: int, name: str, message: str | None, right: str) -> None:
         if code and not api.is_transient(code) and not api.is_forbidden(code):
             raise InvalidError(f"topic {name!r}", [Problem("", message or api.code_name(code))])
-        self._target.check(code, f"topic {name!r}")
+        self._target.check(code, f"topic {name!r}", right)
 
 
 async def _cluster_id(cluster: KafkaCluster) -> str:
@@ -265,7 +265,7 @@ async def _seen(
             answer = await cluster.ask(None, DescribeConfigsRequest(asked))
             for code, _, _, name, _ in answer.resources:
                 if code != api.UNKNOWN_TOPIC:
-                    cluster.check(code, f"topic {name!r}")
+                    cluster.check(code, f"topic {name!r}", "DescribeConfigs")
             return answer
 
         answer = await cluster.retrying("say how topics are kept", attempt)
