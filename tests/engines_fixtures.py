@@ -19,7 +19,7 @@ from engines.mirrormaker import MirrorMaker
 from engines.postgres import Postgres
 from engines.process import EngineError, MissingEngineError
 
-USERS = {"hub": "hub-password", "link": "link-password"}
+USERS = {name: f"{name}-password" for name in ("hub", "link", "mirror", *(f"mirror-{n}" for n in range(6)))}
 NOT_TESTED = "NOT TESTED: "
 Engine = TypeVar("Engine", Brokers, Postgres, Debezium, MirrorMaker)
 
@@ -71,6 +71,12 @@ def shared_secure_brokers() -> Iterator[Brokers]:
 
 
 @pytest.fixture(scope="session")
+def shared_far_secure_brokers() -> Iterator[Brokers]:
+    with started(Brokers(secure=Secure(USERS, administrators=["hub"]))) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def shared_postgres() -> Iterator[Postgres]:
     with started(Postgres()) as running:
         yield running
@@ -109,6 +115,13 @@ def secure_brokers(shared_secure_brokers: Brokers) -> Iterator[Brokers]:
     """One broker with passwords and TLS (`.secure`): the user `hub` may do everything, `link` nothing yet."""
     yield shared_secure_brokers
     shared_secure_brokers.mend()
+
+
+@pytest.fixture
+def far_secure_brokers(shared_far_secure_brokers: Brokers) -> Iterator[Brokers]:
+    """Another cluster like `secure_brokers`."""
+    yield shared_far_secure_brokers
+    shared_far_secure_brokers.mend()
 
 
 @pytest.fixture

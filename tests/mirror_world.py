@@ -46,10 +46,15 @@ class World:
         name: str = MIRROR,
         names: tuple[str, str] = (SOURCE, "us"),
         ways: tuple[str, str] | None = None,
+        ends: tuple[str, str] | None = None,
     ) -> None:
-        """`topics` and `settings` are TOML; `ways` are the addresses that the mirror goes by, if others."""
+        """`topics` and `settings` are TOML; `ways` are the addresses that the mirror goes by, if others, and
+        `ends` (TOML) how it gets to both clusters, if not just by an address.
+        """
         self.source, self.target, self.name = source, target, name
-        sources, targets = ways or (source.bootstrap, target.bootstrap)
+        if ends is None:
+            here, there = ways or (source.bootstrap, target.bootstrap)
+            ends = (f"address = 'kafka://{here}'", f"address = 'kafka://{there}'")
         self.parts: list[Part] = []
         for number in range(processes):
             part = Part(f"{name} {number}", folder / f"{name}-{number}", free_ports(1), ENTRY)
@@ -57,8 +62,8 @@ class World:
             (part.folder / "config.toml").write_text(
                 f"name = {name!r}\n"
                 f"listen = '127.0.0.1:{part.port}'\n{settings}\n"
-                f"[source]\nname = {names[0]!r}\naddress = 'kafka://{sources}'\n"
-                f"[target]\nname = {names[1]!r}\naddress = 'kafka://{targets}'\n"
+                f"[source]\nname = {names[0]!r}\n{ends[0]}\n"
+                f"[target]\nname = {names[1]!r}\n{ends[1]}\n"
                 f"[topics]\ninclude = {list(include)!r}\n{topics}\n"
             )
             self.parts.append(part)

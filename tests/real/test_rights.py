@@ -1,7 +1,6 @@
 """The rights that docs/how-to/engines.md tells people to give are enough, and no more than it says."""
 
 import asyncio
-import shlex
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from engines.kafka import Brokers
-from engines.kafka_rights import Right
 from engines.kafka_secure import Secure
+from kafka_acls import rights_in
 from transom.links.positions import POSITIONS
 from transom.logs.kafka import KafkaLog
 from transom.logs.protocol import Message, Topic, TopicPartition
@@ -23,22 +22,6 @@ from transom.runtime.randomness import Randomness
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "engines.md"
 USERS = {name: f"{name}-password" for name in ("eu", "link", "gateway", "hub")}
-OPTIONS = {"--topic": "topic", "--group": "group", "--transactional-id": "transactional-id"}
-OPERATIONS = {"Describe": "describe", "DescribeConfigs": "describe-configs"}
-
-
-def rights_of(user: str) -> list[Right]:
-    """What the page's commands give to a user."""
-    found: list[Right] = []
-    for line in PAGE.read_text(encoding="utf-8").splitlines():
-        words = shlex.split(line) if line.startswith("$ACLS ") else []
-        options = list(zip(words[1::2], words[2::2], strict=True))
-        if ("--allow-principal", f"User:{user}") in options:
-            did = tuple(OPERATIONS.get(word, word.lower()) for name, word in options if name == "--operation")
-            ending = "*" if ("--resource-pattern-type", "prefixed") in options else ""
-            found += [Right(OPTIONS[name], word + ending, did) for name, word in options if name in OPTIONS]
-    assert found
-    return found
 
 
 @asynccontextmanager
@@ -80,7 +63,7 @@ async def test_what_the_page_says_is_enough_and_no_more(strict_brokers: Brokers)
     own = ["status", "heartbeats", "gateways", "digests"]
     async with strict_brokers as brokers:
         for user in ("eu", "link", "gateway"):
-            brokers.allow(user, *rights_of(user))
+            brokers.allow(user, *rights_in(PAGE, "$ACLS", user))
         async with log_of(brokers, "eu") as region:
             await region.create(TOPICS)
             await append_to(region, own)
@@ -113,7 +96,7 @@ async def test_what_the_page_says_is_enough_and_no_more(strict_brokers: Brokers)
 
 async def test_what_the_page_gives_to_a_hub_is_enough(strict_brokers: Brokers) -> None:
     async with strict_brokers as brokers:
-        brokers.allow("hub", *rights_of("hub"))
+        brokers.allow("hub", *rights_in(PAGE, "$ACLS", "hub"))
         async with log_of(brokers, "hub") as hub:
             await hub.create([POSITIONS, Topic("changes", 2), Topic("status.live-eu", compact=True)])
             await hub.create([Topic("changes", 3)])

@@ -174,8 +174,11 @@ def translate_command(
 def _ask(config: Path, work: Callable[["MirrorOrders"], Awaitable[None]]) -> None:
     from transom.processes.mirror_orders import mirror_orders  # noqa: PLC0415  # needs Kafka's client
 
+    def late(why: str) -> None:
+        click.echo(f"waiting for the {harmless(why)}; Ctrl-C gives up", err=True)
+
     async def asked() -> None:
-        async with mirror_orders(config) as mirror:
+        async with mirror_orders(config, late) as mirror:
             await work(mirror)
 
     asyncio.run(asked())

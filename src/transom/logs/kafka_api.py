@@ -173,18 +173,21 @@ class _MetadataRequestV12(RequestStruct):
 
 
 class MetadataRequest(Request[_MetadataRequestV12]):
-    """Which topics there are, their ids, and who leads their partitions; None: all. Creates none."""
+    """Which topics there are, their ids, and who leads their partitions; None: all. Creates none.
+
+    With `operations`, also what we may do with each (`operations_on` reads that).
+    """
 
     API_KEY: ClassVar[int] = 3
 
-    def __init__(self, names: Collection[str] | None) -> None:
-        self._names = names
+    def __init__(self, names: Collection[str] | None, *, operations: bool = False) -> None:
+        self._names, self._operations = names, operations
 
     def build(self, request_struct_class: type[_MetadataRequestV12]) -> _MetadataRequestV12:
         """The request as it goes out."""
         no_tags: dict[int, bytes] = {}
         asked = None if self._names is None else [(_NO_TOPIC_ID, name, no_tags) for name in self._names]
-        return request_struct_class(asked, False, False, no_tags)
+        return request_struct_class(asked, False, self._operations, no_tags)
 
 
 class TopicLayout(NamedTuple):
@@ -196,6 +199,18 @@ class TopicLayout(NamedTuple):
     internal: bool
     leaders: dict[int, int]
     replicas: int
+
+
+_OPERATIONS = {"Read": 3, "Write": 4, "DescribeConfigs": 10}
+"""Bits of those operations that somebody asks for; they are named as in `kafka-acls.sh`."""
+
+
+def operations_on(response: Any) -> dict[str, tuple[int, frozenset[str]]]:
+    """By topic in a `MetadataRequest`'s answer: an error's code, and which operations we may do (KIP-430)."""
+    return {
+        topic[1]: (topic[0], frozenset(name for name, bit in _OPERATIONS.items() if topic[5] >> bit & 1))
+        for topic in response.topics
+    }
 
 
 def layouts(response: Any) -> tuple[int, dict[str, TopicLayout], dict[str, int]]:

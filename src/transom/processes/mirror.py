@@ -7,36 +7,65 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from transom.links.kafka.config import ClusterConfig, MirrorConfig
 from transom.links.kafka.groups import Groups
 from transom.links.kafka.lanes import Lanes
-from transom.links.kafka.mirroring import Mirroring
+from transom.links.kafka.mirroring import Mirroring, group_of
 from transom.links.kafka.names import Naming, Patterns
 from transom.links.kafka.planning import Planning
 from transom.links.kafka.resuming import Policy
+from transom.links.kafka.rights import check_own
 from transom.links.kafka.shard import Ends
 from transom.links.kafka.status import LaneGauges
 from transom.links.kafka.topics import Topics
+from transom.logs import kafka_api as api
 from transom.logs.kafka import KafkaLog
 from transom.logs.kafka_address import parse_address
-from transom.logs.kafka_cluster import KafkaCluster
+from transom.logs.kafka_cluster import KafkaCluster, TransientError
+from transom.model.errors import InvalidError, Problem, UnauthorizedError, UnreachableError
 from transom.processes.lifetime import collect_seldom, started, until_told_to_stop
 from transom.runtime.clock import Clock, SystemClock
 from transom.runtime.config import load
-from transom.runtime.http import AsgiApp, Receive, Scope, Send, client_tls, serve
+from transom.runtime.http import AsgiApp, Receive, Scope, Send, check_free, client_tls, serve
 from transom.runtime.randomness import Randomness
 from transom.runtime.secret_files import read_secret
 from transom.runtime.telemetry import configure_logging, exposition, metrics
 
 
 class Clusters(NamedTuple):
-    """Both clusters of a mirror, and the target as a log."""
+    """Both clusters of a mirror, and the target as a log; `config` says how one gets there, from `folder`."""
 
     source: KafkaCluster
     target: KafkaCluster
     log: KafkaLog
+    config: MirrorConfig
+    folder: Path
+
+    async def why_away(self, which: Literal["source", "target"]) -> str:
+        """Why a cluster does not answer now; empty when it does. Raises `UnauthorizedError`, `InvalidError`
+        and `UnknownHostError` for what somebody has to change, with the setting.
+        """
+        cluster, config = getattr(self, which), getattr(self.config, which)
+        try:
+            await cluster.ask(None, api.MetadataRequest(()))
+        except TransientError as error:
+            return f"{which} of mirror {self.config.name!r}, {cluster.address}: {error}"
+        except UnauthorizedError as error:
+            told = str(error).replace("log_key_file", f"{which}.key_file")
+            file = f" ({which}.key_file is {self.folder / config.key_file})" if config.key_file else ""
+            raise UnauthorizedError(f"{which} of mirror {self.config.name!r}: {told}{file}") from None
+        except InvalidError as error:
+            trust = self.folder / config.trust if config.trust else "not set: the system's"
+            raise InvalidError(
+                f"{which} of mirror {self.config.name!r}",
+                [
+                    Problem(f"{which}.address", f"{problem.message} ({which}.trust is {trust})")
+                    for problem in error.problems
+                ],
+            ) from None
+        return ""
 
 
 @contextlib.asynccontextmanager
@@ -55,6 +84,8 @@ async def clusters(
         KafkaCluster(parse_address(config.source.address), clock, randomness, **source),
         KafkaCluster(parse_address(config.target.address), clock, randomness, **target),
         KafkaLog(config.target.address, clock, randomness, **target),
+        config,
+        folder,
     )
     try:
         yield opened
@@ -104,13 +135,18 @@ async def running_mirror(
     config: MirrorConfig, folder: Path, clock: Clock, randomness: Randomness
 ) -> AsyncGenerator[Mirroring]:
     """A mirror that runs inside the block."""
+    host, _, port = config.listen.rpartition(":")
+    if config.listen:
+        check_free(host.strip("[]"), int(port))
     async with clusters(config, folder, clock, randomness) as there:
         ends = Ends(config.name, there.source, there.target, clock)
         lanes = Lanes()
+        planned = planning(config, ends, lanes)
+        await _check(there, ends, planned)
         mirroring = Mirroring(
             ends,
             there.log,
-            planning(config, ends, lanes),
+            planned,
             Policy(config.topics.when_lost == "continue", config.topics.when_recreated == "continue"),
             randomness.uid(),
             clock,
@@ -132,7 +168,6 @@ async def running_mirror(
             async with asyncio.TaskGroup() as group:
                 running = [group.create_task(mirroring.run(groups, config.groups.every_seconds))]
                 if config.listen:
-                    host, _, port = config.listen.rpartition(":")
                     running.append(group.create_task(serve(_pages(mirroring), host.strip("[]"), int(port))))
                 try:
                     yield mirroring
@@ -141,6 +176,20 @@ async def running_mirror(
                         task.cancel()
         finally:
             metrics.unregister(gauges)
+
+
+async def _check(there: Clusters, ends: Ends, planned: Planning) -> None:
+    """Raises what somebody has to change, while nothing has been changed yet, and `UnreachableError` when the
+    target is away. A source may be away for long; what is wrong there is told when it comes back.
+    """
+    if why := await there.why_away("target"):
+        raise UnreachableError(why)
+    if await there.why_away("source"):
+        return
+    await check_own(ends, group_of(ends.mirror))
+    chosen = (await planned.plan()).chosen
+    if chosen.mistakes and not chosen.names:
+        raise InvalidError(f"topics of mirror {ends.mirror!r}", chosen.mistakes)
 
 
 def _pages(mirroring: Mirroring) -> AsgiApp:

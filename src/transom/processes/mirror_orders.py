@@ -5,17 +5,19 @@ Next on the data's way: `cli.mirror`.
 """
 
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from transom.links.kafka.config import MirrorConfig
 from transom.links.kafka.groups import Groups
 from transom.links.kafka.lanes import Lanes
 from transom.links.kafka.ledger import SHARDS, Kept, Ledger, PartitionRecord, read_ledger
-from transom.links.kafka.mirroring import MAP
+from transom.links.kafka.mirroring import MAP, group_of
 from transom.links.kafka.offset_map import OffsetMap
 from transom.links.kafka.orders import ORDERS, Orders
 from transom.links.kafka.resuming import Skip
+from transom.links.kafka.rights import check_own
 from transom.links.kafka.shard import Ends, shard_of
 from transom.links.kafka.status import STATUS, ProcessStatus, read_status
 from transom.links.kafka.topics import Looked
@@ -33,13 +35,19 @@ _CONNECTION = 1
 class MirrorOrders:
     """A mirror as its configuration names it, to be asked."""
 
-    def __init__(self, config: MirrorConfig, there: Clusters, randomness: Randomness) -> None:
+    def __init__(
+        self, config: MirrorConfig, there: Clusters, randomness: Randomness, late: Callable[[str], None]
+    ) -> None:
+        """`late` is told why a cluster has to be waited for."""
         self.config = config
-        self._there, self._randomness = there, randomness
+        self._there, self._randomness, self._late = there, randomness, late
 
     async def plan(self) -> Looked:
         """What a mirror that begins now would mirror, and change."""
+        await self._reach("source")
+        await self._reach("target")
         ends = Ends(self.config.name, self._there.source, self._there.target, self._there.target.clock)
+        await check_own(ends, group_of(ends.mirror))
         return await planning(self.config, ends, Lanes()).plan()
 
     async def status(self) -> list[ProcessStatus]:
@@ -91,6 +99,7 @@ class MirrorOrders:
         """
         await self._check()
         ledger = await self._ledger(range(SHARDS))
+        await self._reach("source")
         kept = ledger.partitions.get(self.config.name, {})
         maps = {at: OffsetMap(each.chunks) for at, each in kept.items()}
 
@@ -108,11 +117,18 @@ class MirrorOrders:
         return Orders(self._there.log, self.config.name)
 
     async def _check(self) -> None:
+        await self._reach("target")
         there = await self._there.log.topics([MAP.name, ORDERS.name, STATUS.name])
         if len(there) < 3:  # noqa: PLR2004  # all of them
-            raise NotFoundError(
-                f"mirror {self.config.name!r} has never run into {self._there.target.address}"
-            )
+            raise self._never_ran()
+
+    async def _reach(self, which: Literal["source", "target"]) -> None:
+        """See `Clusters.why_away`; one that is away is waited for by whoever asks it next."""
+        if why := await self._there.why_away(which):
+            self._late(why)
+
+    def _never_ran(self) -> NotFoundError:
+        return NotFoundError(f"mirror {self.config.name!r} has never run into {self._there.target.address}")
 
     async def _check_topic(self, topic: str) -> None:
         await self._check()
@@ -137,9 +153,13 @@ class MirrorOrders:
 
 
 @contextlib.asynccontextmanager
-async def mirror_orders(config_path: Path) -> AsyncGenerator[MirrorOrders]:
-    """The mirror of a configuration file, to be asked inside the block."""
+async def mirror_orders(
+    config_path: Path, late: Callable[[str], None] = lambda _: None
+) -> AsyncGenerator[MirrorOrders]:
+    """The mirror of a configuration file, to be asked inside the block; `late` is told why a cluster has to
+    be waited for.
+    """
     config = load(config_path, MirrorConfig)
     randomness = Randomness()
     async with clusters(config, config_path.parent, SystemClock(), randomness) as there:
-        yield MirrorOrders(config, there, randomness)
+        yield MirrorOrders(config, there, randomness, late)

@@ -5,6 +5,7 @@ of one side from those of the other, `lane` is the course of one partition, `res
 `joining` whether batches are joined.
 With brokers: `fetcher` and `sender` move batches (`fetching` and `producing` are their requests), `ledger`
 keeps offset maps in the target, `shard` is what one process carries at a time, `mirroring` runs it all.
-Beside them: `names`, `topic_plan`, `topics` and `planning` say what is mirrored and how it is kept, `groups`
-carries consumers' places; `orders` is what people say meanwhile, `status` what they are told.
+Beside them: `names`, `topic_plan`, `topics` and `planning` say what is mirrored and how it is kept, `rights`
+asks what may be used, `groups` carries consumers' places; `orders` is what people say meanwhile, `status`
+what they are told.
 """

@@ -26,7 +26,7 @@ from transom.logs.kafka_bounds import EARLIEST, list_offsets
 from transom.logs.kafka_cluster import TransientError
 from transom.logs.kafka_produce import ProducerLostError
 from transom.logs.protocol import Log, Topic, TopicPartition
-from transom.model.errors import Advice, TransomError
+from transom.model.errors import Advice, ForbiddenError, TransomError
 from transom.runtime.clock import Clock
 from transom.runtime.telemetry import get_logger
 
@@ -70,6 +70,11 @@ class Planned(Protocol):
 class Carried(Protocol):
     """Consumer groups whose places are carried."""
 
+    @property
+    def troubles(self) -> Mapping[str, str]:
+        """What could not be carried in the newest round and why, by group."""
+        ...
+
     async def round(
         self, topics: Mapping[str, str], carried: Collection[TopicPartition] | None = None
     ) -> None:
@@ -77,6 +82,11 @@ class Carried(Protocol):
         which of their partitions this process does.
         """
         ...
+
+
+def group_of(mirror: str) -> str:
+    """The consumer group that its processes are."""
+    return f"transom-mirror-{mirror}"
 
 
 @dataclass(eq=False)
@@ -94,8 +104,10 @@ class Mirroring:
     copies: Sequence[Copied] = ()
     troubles: dict[str, str] = field(default_factory=dict[str, str])
     """What this process cannot do now, by what it is about."""
+    _began: bool = False
     _outdated: bool = True
     _given: frozenset[int] = frozenset()
+    _not_carried: Mapping[str, str] = field(default_factory=dict[str, str])
     _plans: bool = False
 
     def __post_init__(self) -> None:
@@ -103,8 +115,11 @@ class Mirroring:
         self.telling = Telling(self.ends.mirror)
 
     async def prepare(self) -> None:
-        """Make sure that the target has the mirror's own topics. Raises what the log raises."""
+        """Make sure that the target has the mirror's own topics, and that who asks hears of this process.
+        Raises what the log raises.
+        """
         await self.log.create([MAP, ORDERS, STATUS])
+        await self.log.append([status_message(self.ends.mirror, self.status())])
         while await self.orders.read():
             pass
 
@@ -168,6 +183,14 @@ class Mirroring:
                 await self._look()
             await self._pause()
 
+    def _ends_with(self, error: Exception) -> bool:
+        """Whether the process is to end. A right that is missing at the start somebody forgot; one that goes
+        missing later is told, and waited for.
+        """
+        if isinstance(error, ForbiddenError):
+            return not self._began
+        return isinstance(error, TransomError) and error.advice is Advice.CRASH
+
     async def _pause(self) -> None:
         """A second, or less when a shard is to be taken anew; never less than a moment."""
         until = self.clock.monotonic() + _LOOK_SECONDS
@@ -218,13 +241,14 @@ class Mirroring:
                     offset=lane.stopped.offset,
                     why=lane.stopped.why,
                 )
+        self._began = True
         if number in self._given:
             self.lanes.put(shard)
             log_event.info("took a shard", shard=number, partitions=len(shard.lanes))
 
     @property
     def _group(self) -> str:
-        return f"transom-mirror-{self.ends.mirror}"
+        return group_of(self.ends.mirror)
 
     # --- beside them ---
 
@@ -301,6 +325,7 @@ class Mirroring:
             if self.lanes.shards:
                 ours = [lane.source for lane in self.lanes]
                 await carried.round({copy.source: copy.target for copy in self.copies}, ours)
+            self._not_carried = carried.troubles if self.lanes.shards else {}
 
     async def _tell(self) -> None:
         """Say how this process stands, every second when something happens."""
@@ -319,8 +344,10 @@ class Mirroring:
         """How this process stands."""
         wall = self.clock.wall()
         troubles = [
+            *(cluster.trouble for cluster in (self.ends.source, self.ends.target) if cluster.trouble),
             *self.troubles.values(),
             *(f"{what}: {why}" for what, why in self.planned.troubles.items()),
+            *(f"{what}: {why}" for what, why in self._not_carried.items()),
         ]
         return ProcessStatus(
             self.identity,
@@ -349,7 +376,7 @@ class Mirroring:
         try:
             yield
         except (TransomError, TransientError, ProducerLostError) as error:
-            if isinstance(error, TransomError) and error.advice is Advice.CRASH:
+            if self._ends_with(error):
                 raise
             self._trouble(about, error)
         else:

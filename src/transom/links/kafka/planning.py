@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from transom.links.kafka.lanes import Lanes
 from transom.links.kafka.ledger import COPIES_SHARD, read_copies
+from transom.links.kafka.rights import COPY, lacking
 from transom.links.kafka.shard import Copied, Ends
 from transom.links.kafka.topic_plan import Adopt, Copy, Create, Refuse
 from transom.links.kafka.topics import Looked, Topics
@@ -63,6 +64,8 @@ class Planning:
     async def _copied(self, names: Mapping[str, str], deletes_kept: Mapping[str, float]) -> list[Copied]:
         source = await self._ends.source.layouts(names)
         target = await self._ends.target.layouts(list(names.values()))
+        # What was made just now could not be asked about before.
+        forbidden = await lacking(self._ends.target, names.values(), COPY)
         return [
             Copied(
                 topic,
@@ -73,5 +76,5 @@ class Planning:
                 deletes_kept[topic],
             )
             for topic, copy in sorted(names.items())
-            if topic in source and copy in target
+            if topic in source and copy in target and copy not in forbidden
         ]

@@ -48,7 +48,6 @@ from transom.runtime.telemetry import get_logger
 log_event = get_logger(__name__)
 
 _LANE_OF_CONNECTION = 1 << 18
-_ID_PREFIX = "transom.mirror."
 
 
 class Copied(NamedTuple):
@@ -71,6 +70,11 @@ class Ends(NamedTuple):
     source: KafkaCluster
     target: KafkaCluster
     clock: Clock
+
+
+def transactional_id(mirror: str, number: int) -> str:
+    """The id that whoever has a shard holds."""
+    return f"transom.mirror.{mirror}.{number}"
 
 
 def shard_of(at: TopicPartition) -> int:
@@ -200,7 +204,7 @@ async def take_shard(
 
 async def _fence(number: int, ends: Ends, targets: Collection[TopicPartition]) -> Producer:
     """Shut out who had the shard; returns who writes from now on."""
-    name = f"{_ID_PREFIX}{ends.mirror}.{number}"
+    name = transactional_id(ends.mirror, number)
     # Each is led by now: a transaction that ends in partitions which were just made may take Kafka 30 s.
     await list_offsets(ends.target, targets, EARLIEST)
     marking = await begin_producer(ends.target, name)

@@ -7,6 +7,7 @@ that it could take for an original. `topic_plan` decides. Next on the data's way
 partitions of what is mirrored.
 """
 
+import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -14,7 +15,9 @@ from typing import Any, NamedTuple
 import msgspec
 from aiokafka.protocol.admin import CreatePartitionsRequest, CreateTopicsRequest, DescribeConfigsRequest
 
+from transom.links.kafka.ledger import MAP_TOPIC
 from transom.links.kafka.names import Chosen, Naming, Patterns, choose
+from transom.links.kafka.rights import COPY, ORIGINAL, lacking
 from transom.links.kafka.topic_plan import (
     Adopt,
     Alter,
@@ -32,7 +35,7 @@ from transom.logs import kafka_api as api
 from transom.logs.kafka_admin_api import TOPIC, AllTopicsRequest, AlterTopicRequest, altered
 from transom.logs.kafka_bounds import bounds
 from transom.logs.kafka_cluster import KafkaCluster, TransientError
-from transom.model.errors import InvalidError, Problem, TransomError
+from transom.model.errors import ForbiddenError, InvalidError, Problem, TransomError
 from transom.runtime.telemetry import get_logger
 
 log_event = get_logger(__name__)
@@ -100,8 +103,10 @@ class Topics:
             self._naming,
             one_cluster=self._one_cluster,
         )
-        originals = await _seen(self._source, at_source, chosen.names)
-        names = {topic: copy for topic, copy in chosen.names.items() if topic in originals}
+        forbidden = await self._forbidden(chosen.names)
+        names = {topic: copy for topic, copy in chosen.names.items() if topic not in forbidden}
+        originals = await _seen(self._source, at_source, names)
+        names = {topic: copy for topic, copy in names.items() if topic in originals}
         there = await _seen(self._target, at_target, [copy for copy in names.values() if copy in at_target])
         strangers = [copy for copy in there if copy not in copies]
         target = Target(
@@ -114,7 +119,7 @@ class Topics:
         )
         steps = plan(self._mirror, names, originals, target, self._replication_factor)
         kept = {topic: deletes_kept_seconds(seen) for topic, seen in originals.items()}
-        return Looked(chosen._replace(names=names), steps, kept)
+        return Looked(chosen._replace(names=names), [*forbidden.values(), *steps], kept)
 
     async def carry_out(self, looked: Looked, note: Note) -> dict[str, str]:
         """Do the steps; returns what can be mirrored now: the target's names by the source's.
@@ -169,12 +174,27 @@ class Topics:
         self._seen[cluster] = (node, digest)
         return before not in (b"", digest)
 
+    async def _forbidden(self, names: Mapping[str, str]) -> dict[str, Refuse]:
+        """What the user may not mirror."""
+        here = await lacking(self._source, names, ORIGINAL)
+        there = await lacking(self._target, names.values(), COPY)
+        return {
+            topic: Refuse(topic, copy, here.get(topic) or there[copy])
+            for topic, copy in names.items()
+            if topic in here or copy in there
+        }
+
     async def _known(
         self, there: Mapping[str, Seen], at_target: Mapping[str, api.TopicLayout]
     ) -> frozenset[str] | None:
-        """The settings that the target's version knows, as any topic of its shows them."""
-        shown = there or await _seen(self._target, at_target, sorted(at_target)[:1])
-        return next((frozenset(seen.values) for seen in shown.values()), None)
+        """The settings that the target's version knows, as any topic of its shows them, the mirror's first:
+        others it may not be let look at.
+        """
+        held = sorted(at_target, key=lambda name: (name != MAP_TOPIC, name))[:1]
+        with contextlib.suppress(ForbiddenError):
+            shown = there or await _seen(self._target, at_target, held)
+            return next((frozenset(seen.values) for seen in shown.values()), None)
+        return None
 
     async def _create(self, steps: dict[str, Create]) -> None:
         """Create the copies, which are as they are meant to be from the first moment on."""

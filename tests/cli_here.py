@@ -1,0 +1,41 @@
+"""Verbs that ask and end, run in the process of their test: quicker than as many processes, and with less
+patience for Kafka clusters that are away. What logs, as processes do, is not for this.
+"""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from cli_parts import Ran
+from transom.cli.main import main
+from transom.logs import kafka_cluster
+
+Run = Callable[..., Awaitable[Ran]]
+
+
+def runner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """What runs `transom` with these arguments to its end, one at a time."""
+    monkeypatch.setattr(kafka_cluster, "_PATIENCE_SECONDS", 0.2)
+
+    def run(*arguments: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["transom", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        told = capsys.readouterr()
+        return Ran(code, told.out, told.err)
+
+    return lambda *arguments: asyncio.to_thread(run, *arguments)
+
+
+def refused(told: Ran, code: int, *said: str) -> None:
+    """It ended with this code and with one error that says all of this."""
+    errors = [line for line in told.err.splitlines() if line.lower().startswith("error: ")]
+    assert (told.code, len(errors)) == (code, 1), told
+    for words in said:
+        assert words in told.err, told
+    assert "Traceback" not in told.err, told
