@@ -9,16 +9,14 @@ soak`).
 import asyncio
 import os
 import random
-import signal
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
-from benchmarks.plant import Part
 
 from engines.kafka import Brokers
+from mirror_deaths import ANY_MOMENT, die_and_go_on
 from mirror_world import World, emptied
-from mirror_writers import Writer
 from transom.runtime.steps import POINTS
 
 CARRY_POINTS = [point for point in POINTS if point.startswith("carry.")]
@@ -31,8 +29,6 @@ _MOST_TIMES = {
     "carry.produced": 20,
 }
 """How often a mirror comes past a point in any case: every process takes eight shards."""
-_REACHED_SECONDS = 60
-_ANY_MOMENT = "at"
 _MOMENT_SECONDS_MAX = 3.0
 
 
@@ -65,7 +61,7 @@ async def test_soak_of_deaths(clusters: tuple[Brokers, Brokers], tmp_path: Path)
     for number in range(0, kills, 25):
         print(f"seed {seed + number}", flush=True)  # noqa: T201  # to go on from here
         randomness = random.Random(seed + number)
-        points = [*CARRY_POINTS, _ANY_MOMENT]
+        points = [*CARRY_POINTS, ANY_MOMENT]
         chosen = [randomness.choices(points, k=5) for _ in range(min(5, -(-(kills - number) // 5)))]
         async with emptied(*clusters):
             await _survive(clusters, tmp_path / str(number), chosen, randomness)
@@ -87,44 +83,13 @@ async def _survive(
                 worlds.append(World(*clusters, folder, include=[topic], name=topic))
                 die_at = [_when(point, randomness) for point in points]
                 seed = randomness.randrange(1 << 30)
-                group.create_task(_die_and_go_on(worlds[-1], topic, die_at, seed))
+                group.create_task(die_and_go_on(worlds[-1], topic, die_at, seed))
     finally:
         for world in worlds:
             world.kill()
 
 
 def _when(point: str, randomness: random.Random) -> str:
-    if point == _ANY_MOMENT:
+    if point == ANY_MOMENT:
         return f"{point}:{randomness.uniform(0, _MOMENT_SECONDS_MAX)}"
     return f"{point}:{randomness.randint(1, _MOST_TIMES[point])}"
-
-
-async def _die(part: Part, point: str, writer: Writer) -> None:
-    """Start, and die when the time has come, while `writer` writes."""
-    kind, when = point.split(":")
-    if kind == _ANY_MOMENT:
-        part.start()
-        over = asyncio.get_running_loop().time() + float(when)
-        await writer.until(lambda: asyncio.get_running_loop().time() > over)
-        part.kill()
-        return
-    part.start(die_at=point)
-    try:
-        async with asyncio.timeout(_REACHED_SECONDS):
-            await writer.until(lambda: not part.running)
-    except TimeoutError:
-        raise AssertionError(f"never came to {point}:\n{part.output()[-3000:]}") from None
-    assert part.process is not None
-    assert part.process.returncode == -signal.SIGKILL, part.output()[-3000:]
-
-
-async def _die_and_go_on(world: World, topic: str, die_at: Sequence[str], seed: int) -> None:
-    writer = await asyncio.to_thread(Writer, world.source.bootstrap, topic, seed)
-    await writer.times(2)
-    (part,) = world.parts
-    for point in die_at:
-        await _die(part, point, writer)
-    part.start()
-    await writer.times(5)
-    checked = await world.check(writer.load)
-    assert checked.records > 100
