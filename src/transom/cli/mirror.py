@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from transom.cli.common import output_option
 from transom.cli.output import echo_json, echo_table, harmless
 from transom.logs.protocol import TopicPartition
+from transom.model.errors import InvalidError
 from transom.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _WATCH_SECONDS = 2.0
 _SILENT_SECONDS = 10.0
+_OFFSET_MAX = (1 << 63) - 1
 _HEAD = ("TOPIC", "COPY", "PARTITIONS", "LAG", "LAG SECONDS", "GAPS", "STATE")
 
 _config_option = click.option(
@@ -117,7 +119,7 @@ def resume_command(topic: str, config: Path) -> None:
 
 @mirror_command.command("skip")
 @click.argument("partition", type=Partition())
-@click.argument("offset", type=click.IntRange(0))
+@click.argument("offset", type=click.IntRange(0, _OFFSET_MAX))
 @_config_option
 def skip_command(partition: TopicPartition, offset: int, config: Path) -> None:
     """Have a partition of the source go on at OFFSET; what is left out is kept as a gap and shown."""
@@ -148,7 +150,7 @@ def offsets_command() -> None:
 
 @offsets_command.command("translate")
 @click.argument("partition", type=Partition())
-@click.argument("offset", type=click.IntRange(0))
+@click.argument("offset", type=click.IntRange(0, _OFFSET_MAX))
 @_config_option
 @click.option("--back", is_flag=True, help="OFFSET is one of the copy; say which one of the source it is.")
 @output_option("text", "json")
@@ -186,17 +188,22 @@ def _ask(config: Path, work: Callable[["MirrorOrders"], Awaitable[None]]) -> Non
 
 async def _print_plan(mirror: "MirrorOrders") -> None:
     looked = await mirror.plan()
-    for problem in looked.chosen.mistakes:
-        click.echo(f"mistake: {harmless(str(problem))}")
     for topic, copy in sorted(looked.chosen.names.items()):
         click.echo(f"mirror {topic} to {copy}")
     for step in looked.steps:
         click.echo(harmless(str(step)))
     for topic, why in sorted(looked.chosen.left_out.items()):
         click.echo(f"leave out {topic}: {harmless(why)}")
+    if not looked.chosen.names and not looked.steps and not looked.chosen.left_out:
+        click.echo("mirror nothing: no topic of the source that its user may see matches topics.include")
+    if looked.chosen.mistakes:
+        raise InvalidError(f"topics of mirror {mirror.config.name!r}", looked.chosen.mistakes)
 
 
 def _print_status(told: "list[ProcessStatus]", wall: float) -> None:
+    if not told:
+        click.echo("no process of this mirror runs")
+        return
     topics: dict[tuple[str, str], list[tuple[int, float, int, str]]] = {}
     wrong: list[str] = []
     for process in told:

@@ -21,9 +21,9 @@ from transom.links.kafka.rights import check_own
 from transom.links.kafka.shard import Ends, shard_of
 from transom.links.kafka.status import STATUS, ProcessStatus, read_status
 from transom.links.kafka.topics import Looked
-from transom.logs.kafka_bounds import LATEST, list_offsets
+from transom.logs.kafka_bounds import EARLIEST, LATEST, list_offsets
 from transom.logs.protocol import TopicPartition
-from transom.model.errors import ConflictError, NotFoundError
+from transom.model.errors import ConflictError, NotFoundError, OutOfRangeError
 from transom.processes.mirror import Clusters, clusters, planning
 from transom.runtime.clock import SystemClock
 from transom.runtime.config import load
@@ -53,7 +53,10 @@ class MirrorOrders:
     async def status(self) -> list[ProcessStatus]:
         """How each of its processes stands. Raises `NotFoundError` when none has ever run."""
         await self._check()
-        return await read_status(self._there.log, self.config.name)
+        told = await read_status(self._there.log, self.config.name)
+        if not told and self.config.name not in (await self._ledger(range(SHARDS))).partitions:
+            raise self._never_ran()
+        return told
 
     async def pause(self, topic: str) -> None:
         """Have a topic of the source mirrored no further."""
@@ -66,8 +69,13 @@ class MirrorOrders:
         await self._orders.resume(topic)
 
     async def skip(self, at: TopicPartition, to: int) -> None:
-        """Have a partition go on at the source's offset `to`."""
+        """Have a partition go on at the source's offset `to`. Raises `OutOfRangeError` if there is none."""
         await self._kept(at)
+        await self._reach("source")
+        start = (await list_offsets(self._there.source, [at], EARLIEST))[at]
+        end = (await list_offsets(self._there.source, [at], LATEST))[at]
+        if not start <= to <= end:
+            raise OutOfRangeError(*at, to, start, end)
         await self._orders.skip(at, Skip(self._randomness.uid(), to))
 
     async def translate(self, at: TopicPartition, offset: int, *, back: bool) -> tuple[TopicPartition, int]:
@@ -95,12 +103,15 @@ class MirrorOrders:
     async def rewind(self, group: str) -> dict[TopicPartition, int]:
         """Put a group at the target exactly where it is at the source, also backwards; what was committed.
 
-        Raises `ConflictError` while it is active there, or its offsets are not mirrored yet.
+        Raises `ConflictError` while it is active there, or its offsets are not mirrored yet, `NotFoundError`
+        for a group that has no place at the source.
         """
         await self._check()
         ledger = await self._ledger(range(SHARDS))
+        if self.config.name not in ledger.partitions:
+            raise self._never_ran()
         await self._reach("source")
-        kept = ledger.partitions.get(self.config.name, {})
+        kept = ledger.partitions[self.config.name]
         maps = {at: OffsetMap(each.chunks) for at, each in kept.items()}
 
         def across(topic: str, partition: int, offset: int) -> int | None:

@@ -27,7 +27,7 @@ from transom.links.kafka.group_side import GroupSide, Place
 from transom.logs.kafka_admin_api import Committed, offsets_in
 from transom.logs.kafka_cluster import KafkaCluster, TransientError
 from transom.logs.protocol import TopicPartition
-from transom.model.errors import ConflictError, TransomError
+from transom.model.errors import ConflictError, NotFoundError, TransomError
 from transom.runtime.telemetry import get_logger, is_told, metrics
 
 log_event = get_logger(__name__)
@@ -135,13 +135,18 @@ class Groups:
     async def rewind(self, group: str, topics: Mapping[str, str]) -> dict[TopicPartition, int]:
         """Put an empty group at the target exactly where it is at the source, also backwards.
 
-        Returns what was committed. Raises `ConflictError` while it is active there or where its offsets are
-        not mirrored yet, `UnreachableError`, `ForbiddenError`.
+        Returns what was committed. Raises `NotFoundError` when it has no place at the source, `ConflictError`
+        while it is active there or where its offsets are not mirrored yet, `UnreachableError`,
+        `ForbiddenError`.
         """
 
         async def attempt() -> dict[TopicPartition, int]:
             source = await self._source.offsets_of(group)
             target = await self._target.offsets_of(group)
+            if not any(at.topic in topics for at in source):
+                raise NotFoundError(
+                    f"group {group!r} has committed nothing at the source of what is mirrored"
+                )
             todo = plan(Held(source, target), topics, self._translate, self.mark, rewind=True)
             if todo.unknown:
                 raise ConflictError(f"group {group!r} is ahead of what is mirrored; try again in a moment")
