@@ -1,9 +1,11 @@
-"""Verbs that ask and end, run in the process of their test: quicker than as many processes, and with less
-patience for Kafka clusters that are away. What logs, as processes do, is not for this.
+"""Verbs that ask and end, run in the process of their test: quicker than as many processes, and where a test
+wants it, with less patience for Kafka clusters that are away. What logs, as processes do, is not for this.
 """
 
 import asyncio
+import gc
 import sys
+import warnings
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -17,19 +19,27 @@ Run = Callable[..., Awaitable[Ran]]
 
 def runner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """What runs `transom` with these arguments to its end, one at a time."""
-    monkeypatch.setattr(kafka_cluster, "_PATIENCE_SECONDS", 0.2)
 
     def run(*arguments: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["transom", *arguments])
         code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
+        with warnings.catch_warnings():
+            # A TLS connection that was refused still says good-bye when the loop of the verb is over.
+            warnings.simplefilter("ignore", ResourceWarning)
+            try:
+                main()
+            except SystemExit as ended:
+                code = int(ended.code or 0)
+            gc.collect()
         told = capsys.readouterr()
         return Ran(code, told.out, told.err)
 
     return lambda *arguments: asyncio.to_thread(run, *arguments)
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nobody in this process wait for a Kafka cluster that is away; nor for one that is slow."""
+    monkeypatch.setattr(kafka_cluster, "_PATIENCE_SECONDS", 0.3)
 
 
 def refused(told: Ran, code: int, *said: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 import mirror_loads as loads
-from cli_here import Run, refused, runner
+from cli_here import Run, impatient, refused, runner
 from cli_parts import transom
 from engines.kafka import Brokers
 from engines.process import free_port
@@ -65,8 +65,9 @@ def config_of(world: World, folder: Path, *changes: tuple[str, str]) -> str:
 
 
 async def test_a_target_that_is_away_is_an_error_of_every_verb(
-    world: World, tmp_path: Path, run: Run
+    world: World, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    impatient(monkeypatch)
     port = free_port()
     config = config_of(world, tmp_path, (world.target.bootstrap, f"127.0.0.1:{port}"))
     for verb in (
@@ -85,7 +86,7 @@ async def test_a_target_that_is_away_is_an_error_of_every_verb(
 
 
 async def test_a_source_that_is_away_is_an_error_of_what_needs_it(
-    world: World, tmp_path: Path, run: Run
+    world: World, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await mirrored(world)
     port = free_port()
@@ -96,7 +97,10 @@ async def test_a_source_that_is_away_is_an_error_of_what_needs_it(
         ("mirror", "skip", "orders/0", "5"),
         ("mirror", "rewind", "billing"),
     ):
-        refused(await run(*verb, "-c", config), 3, f"127.0.0.1:{port}: connection refused\n")
+        with monkeypatch.context() as now:
+            impatient(now)
+            told = await run(*verb, "-c", config)
+        refused(told, 3, f"127.0.0.1:{port}: connection refused\n")
     assert await asyncio.to_thread(held, world) == before
     for verb, said in (
         (("mirror", "status"), "no process of this mirror runs"),
