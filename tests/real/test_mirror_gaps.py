@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import TopicPartition as Place
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 import mirror_loads as loads
 from engines.kafka import Brokers
 from mirror_checker import DifferentError, check
+from mirror_copying import write as append
 from mirror_reading import bounds, quietly, read
 from mirror_world import World, emptied
 from transom.links.kafka.status import PartitionStatus
@@ -162,6 +163,27 @@ def damage(world: World, topic: str, partition: int) -> None:
     held[-3] ^= 0xFF
     segment.write_bytes(held)
     world.source.start()
+
+
+async def test_a_record_without_a_key_stops_a_copy_that_is_compacted_by_now(world: World) -> None:
+    """A broker takes none there, though the source holds one from before it was compacted."""
+    bootstrap = world.source.bootstrap
+    await asyncio.to_thread(loads.make_topic, bootstrap, "orders")
+    await asyncio.to_thread(append, bootstrap, "orders", [{"key": b"k", "value": b"1"}])
+    await asyncio.to_thread(append, bootstrap, "orders", [{"value": b"2"}])
+    await asyncio.to_thread(compact, bootstrap, "orders")
+    async with world.running():
+        status = await stopped(world, "orders", 0)
+        assert (status.done, status.end) == (1, 2)
+        assert status.why.endswith("INVALID_RECORD; a compacted topic takes no record without a key")
+
+
+def compact(bootstrap: str, topic: str) -> None:
+    set_policy = ConfigEntry("cleanup.policy", "compact", incremental_operation=AlterConfigOpType.SET)
+    asked = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[set_policy])
+    admin = AdminClient(quietly(bootstrap))
+    for answer in admin.incremental_alter_configs([asked]).values():
+        answer.result(20)
 
 
 async def test_a_paused_topic_waits_and_the_others_do_not(world: World) -> None:

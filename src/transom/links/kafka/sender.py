@@ -26,6 +26,7 @@ _REQUESTS_MAX = 5
 _FEW = 2
 _REST_SECONDS = 0.1
 _CONNECTION = 1 << 17
+_KEYLESS = "; a compacted topic takes no record without a key"
 
 
 class Sender:
@@ -143,7 +144,8 @@ class Sender:
             self._rest(lane, api.code_name(code))
             self._answered(sent, Outcome.AGAIN)
         else:
-            self._answered(sent, Outcome.REFUSED, told=f"is refused by the target: {api.code_name(code)}")
+            why = api.code_name(code) + (_KEYLESS if code == api.INVALID_RECORD else "")
+            self._answered(sent, Outcome.REFUSED, told=f"is refused by the target: {why}")
 
     def _answered(self, sent: Sent, outcome: Outcome, base: int = -1, told: str = "") -> None:
         strangers = sent.lane.strangers
