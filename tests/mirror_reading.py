@@ -95,15 +95,24 @@ def bounds(bootstrap: str, topic: str) -> dict[int, tuple[int, int]]:
     """Where each partition begins and ends. Raises `ReadingError`."""
     admin = AdminClient(quietly(bootstrap))
     partitions = [TopicPartition(topic, number) for number in _partitions(admin, topic)]
-    found: list[dict[int, int]] = []
-    for which in (OffsetSpec.earliest(), OffsetSpec.latest()):
+    starts, ends = (
+        _offsets(admin, partitions, which) for which in (OffsetSpec.earliest(), OffsetSpec.latest())
+    )
+    return {number: (starts[number], ends[number]) for number in starts}
+
+
+def _offsets(admin: AdminClient, partitions: Iterable[TopicPartition], which: OffsetSpec) -> dict[int, int]:
+    """The offsets there; brokers learn a moment later what they lead."""
+    until = time.monotonic() + QUIET_SECONDS
+    while True:
         answers = admin.list_offsets(dict.fromkeys(partitions, which), request_timeout=QUIET_SECONDS)
         try:
-            found.append({at.partition: answer.result().offset for at, answer in answers.items()})
+            return {at.partition: answer.result().offset for at, answer in answers.items()}
         except KafkaException as error:
-            raise ReadingError(f"{topic}: {error}") from error
-    starts, ends = found
-    return {number: (starts[number], ends[number]) for number in starts}
+            code = error.args[0].code()
+            if code != KafkaError.NOT_LEADER_FOR_PARTITION or time.monotonic() > until:
+                raise ReadingError(f"{partitions}: {error}") from error
+        time.sleep(0.01)
 
 
 def messages(bootstrap: str, topic: str, *, committed: bool) -> Iterator[Message]:

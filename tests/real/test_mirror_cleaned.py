@@ -104,14 +104,14 @@ def _assert_cleaned(brokers: Brokers, topic: str) -> None:
 
 
 async def test_a_copy_that_is_cleaned_is_followed_from_its_end(world: World, seed: random.Random) -> None:
-    load = await made(world.source, "source", seed, codec="lz4")
+    load = await made(world.source, "table", seed, codec="lz4")
     await asyncio.to_thread(load.write, 100)
     for death in (True, False):
         async with world.running():
             await check_cleaned(world, load)  # before what is there twice is cleaned away
             await asyncio.to_thread(write_and_clean, load, 2)
-            await world.caught_up("source")
-            await until_cleaned(world.target, "eu.source")
+            await world.caught_up("table")
+            await until_cleaned(world.target, "eu.table")
             await check_cleaned(world, load)
             if death:
                 world.kill()
@@ -122,18 +122,18 @@ async def test_a_marker_that_the_source_is_about_to_forget_has_its_own_time_in_t
     world: World, seed: random.Random
 ) -> None:
     """Its time is over at the source before it is mirrored, and the cleaner has not come by again."""
-    load = await made(world.source, "source", seed, partitions=1, keys=3, delete_retention_ms=1)
+    load = await made(world.source, "table", seed, partitions=1, keys=3, delete_retention_ms=1)
     await asyncio.to_thread(load.delete, LEAST_USED)
     await asyncio.to_thread(load.clean)
-    assert any(one.delete_horizon and one.count for one in batches(world.source, "source", 0))
-    await asyncio.to_thread(alter, world.source, "source", {"delete.retention.ms": str(HOUR_MS)})
+    assert any(one.delete_horizon and one.count for one in batches(world.source, "table", 0))
+    await asyncio.to_thread(alter, world.source, "table", {"delete.retention.ms": str(HOUR_MS)})
     async with world.running():
-        await world.caught_up("source")
+        await world.caught_up("table")
         await asyncio.to_thread(write_and_clean, load, 2)
         await check_cleaned(world, load)
-        await until_cleaned(world.target, "eu.source")
-        assert await values(world.source, "source", LEAST_USED) == []
-        assert await values(world.target, "eu.source", LEAST_USED) == [None]
+        await until_cleaned(world.target, "eu.table")
+        assert await values(world.source, "table", LEAST_USED) == []
+        assert await values(world.target, "eu.table", LEAST_USED) == [None]
 
 
 async def test_a_delete_that_the_source_forgot_before_it_was_read_is_told(
@@ -183,7 +183,7 @@ async def test_soak_of_cleaning(clusters: tuple[Brokers, Brokers], tmp_path: Pat
         codec, partitions = randomness.choice(CODECS), randomness.randint(1, 3)
         async with emptied(*clusters):
             world = World(*clusters, tmp_path / str(number))
-            load = await made(world.source, "source", randomness, codec=codec, partitions=partitions)
+            load = await made(world.source, "table", randomness, codec=codec, partitions=partitions)
             (part,) = world.parts
             cleanings = CLEANINGS_MAX
             for point in randomness.choices(points, k=5):
@@ -198,7 +198,7 @@ async def test_soak_of_cleaning(clusters: tuple[Brokers, Brokers], tmp_path: Pat
             async with world.running():
                 await asyncio.to_thread(write_and_clean, load, 2)
                 await check_cleaned(world, load)
-                await until_cleaned(world.target, "eu.source")
+                await until_cleaned(world.target, "eu.table")
                 await check_cleaned(world, load)
 
 

@@ -33,12 +33,12 @@ def randomness() -> random.Random:
 async def test_compacted_topics_pass_whenever_they_are_copied_and_cleaned(
     brokers: Brokers, bootstrap: str, randomness: random.Random
 ) -> None:
-    load = Compacted(bootstrap, "source", randomness, codec="lz4")
+    load = Compacted(bootstrap, "table", randomness, codec="lz4")
     load.write(200)
     before = copied(load.load, "before")
-    await check(bootstrap, bootstrap, "source", "before", load.load.expected)
+    await check(bootstrap, bootstrap, "table", "before", load.load.expected)
     load.clean()
-    kept = [one for number in range(2) for one in batches(brokers, "source", number)]
+    kept = [one for number in range(2) for one in batches(brokers, "table", number)]
     assert any(one.count == 0 for one in kept), "no batch that the cleaner emptied"
     assert any(one.delete_horizon for one in kept), "no delete marker with its horizon"
     assert any(0 < one.count <= one.last_offset - one.base_offset for one in kept), "no batch with gaps"
@@ -49,15 +49,15 @@ async def test_compacted_topics_pass_whenever_they_are_copied_and_cleaned(
     after = copied(load.load, "after")
     assert len(before) > len(while_) > len(after) > 0
     for copy, places in (("before", before), ("while", while_), ("after", after)):
-        there = (bootstrap, bootstrap, "source", copy, load.load.history)
+        there = (bootstrap, bootstrap, "table", copy, load.load.history)
         await check_compacted(*there, cleaned=False, to_target=translation(load.load, places))
-    counted = {number: len(one.records) for number, one in read(bootstrap, "source", committed=True).items()}
+    counted = {number: len(one.records) for number, one in read(bootstrap, "table", committed=True).items()}
     assert sum(counted.values()) == len(after)
-    await check(bootstrap, bootstrap, "source", "after", counted)
+    await check(bootstrap, bootstrap, "table", "after", counted)
 
 
 async def test_a_copy_that_was_cleaned_too_passes(bootstrap: str, randomness: random.Random) -> None:
-    load = Compacted(bootstrap, "source", randomness)
+    load = Compacted(bootstrap, "table", randomness)
     load.write(80)
     load.clean()
     make_topic(bootstrap, "copy", 2, load.config)
@@ -65,7 +65,7 @@ async def test_a_copy_that_was_cleaned_too_passes(bootstrap: str, randomness: ra
     places = copied(load.load, "copy", {})
     load.clean()
     places = copied(load.load, "copy", places)  # with it goes what has the cleaner come
-    there = (bootstrap, bootstrap, "source", "copy", load.load.history)
+    there = (bootstrap, bootstrap, "table", "copy", load.load.history)
     async with asyncio.timeout(60):
         while sum(len(one.records) for one in read(bootstrap, "copy", committed=False).values()) > 60:
             await asyncio.sleep(0.05)
@@ -84,33 +84,33 @@ async def test_a_copy_that_was_cleaned_too_passes(bootstrap: str, randomness: ra
 
 
 async def test_a_deleted_key_must_not_live_on(bootstrap: str, randomness: random.Random) -> None:
-    load = Compacted(bootstrap, "source", randomness, delete_retention_ms=1)
+    load = Compacted(bootstrap, "table", randomness, delete_retention_ms=1)
     load.write(80)
     load.delete(3)
     in_time = copied(load.load, "in-time")
-    without = [parts(one) for one in raw(bootstrap, "source") if (one.key(), one.value()) != (b"key-3", None)]
+    without = [parts(one) for one in raw(bootstrap, "table") if (one.key(), one.value()) != (b"key-3", None)]
     write_copy(bootstrap, "too-late", without, 2)
     load.forget()
     copied(load.load, "in-time", in_time)
     copied(load.load, "after")
     copied(load.load, "too-late", in_time)
     for copy in ("in-time", "after"):
-        await check_compacted(bootstrap, bootstrap, "source", copy, load.load.history, cleaned=False)
+        await check_compacted(bootstrap, bootstrap, "table", copy, load.load.history, cleaned=False)
     told = "is the newest record of key b'key-3', and the copy ends with"
     with pytest.raises(DifferentError, match=told):
-        await check_compacted(bootstrap, bootstrap, "source", "too-late", load.load.history, cleaned=True)
+        await check_compacted(bootstrap, bootstrap, "table", "too-late", load.load.history, cleaned=True)
 
 
 async def test_a_spoiled_copy_of_a_compacted_topic_is_found(
     bootstrap: str, randomness: random.Random
 ) -> None:
-    load = Compacted(bootstrap, "source", randomness, partitions=1)
+    load = Compacted(bootstrap, "table", randomness, partitions=1)
     load.write(80)
-    seen = {one.offset() for one in raw(bootstrap, "source")}
-    everything = raw(bootstrap, "source", committed=False)
+    seen = {one.offset() for one in raw(bootstrap, "table")}
+    everything = raw(bootstrap, "table", committed=False)
     aborted = [parts(one) for one in everything if one.offset() not in seen]
     load.clean()
-    whole = [parts(one) for one in raw(bootstrap, "source")]
+    whole = [parts(one) for one in raw(bootstrap, "table")]
     middle = next(place for place in range(5, len(whole)) if whole[place]["value"] is not None)
     swapped = [*whole[:middle], whole[middle + 1], whole[middle], *whole[middle + 2 :]]
     spoils = {
@@ -121,7 +121,7 @@ async def test_a_spoiled_copy_of_a_compacted_topic_is_found(
     }
     for number, (words, records) in enumerate(spoils.items()):
         write_copy(bootstrap, f"spoiled-{number}", records, 1)
-        there = (bootstrap, bootstrap, "source", f"spoiled-{number}", load.load.history)
+        there = (bootstrap, bootstrap, "table", f"spoiled-{number}", load.load.history)
         for cleaned in (False, True):
             with pytest.raises(DifferentError, match=words) as caught:
                 await check_compacted(*there, cleaned=cleaned)
@@ -130,7 +130,7 @@ async def test_a_spoiled_copy_of_a_compacted_topic_is_found(
     with pytest.raises(DifferentError, match="was written and is not at the source"):
         await check_compacted(*there[:-1], one_more, cleaned=True)
     write_copy(bootstrap, "unmarked", [one for one in whole if one["value"] is not None], 1)
-    there = (bootstrap, bootstrap, "source", "unmarked", load.load.history)
+    there = (bootstrap, bootstrap, "table", "unmarked", load.load.history)
     await check_compacted(*there, cleaned=True)
     with pytest.raises(DifferentError, match="has no copy"):
         await check_compacted(*there, cleaned=False)

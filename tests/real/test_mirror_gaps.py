@@ -168,12 +168,12 @@ def damage(world: World, topic: str, partition: int) -> None:
 async def test_a_record_without_a_key_stops_a_copy_that_is_compacted_by_now(world: World) -> None:
     """A broker takes none there, though the source holds one from before it was compacted."""
     bootstrap = world.source.bootstrap
-    await asyncio.to_thread(loads.make_topic, bootstrap, "orders")
-    await asyncio.to_thread(append, bootstrap, "orders", [{"key": b"k", "value": b"1"}])
-    await asyncio.to_thread(append, bootstrap, "orders", [{"value": b"2"}])
-    await asyncio.to_thread(compact, bootstrap, "orders")
+    await asyncio.to_thread(loads.make_topic, bootstrap, "keyless")
+    await asyncio.to_thread(append, bootstrap, "keyless", [{"key": b"k", "value": b"1"}])
+    await asyncio.to_thread(append, bootstrap, "keyless", [{"value": b"2"}])
+    await asyncio.to_thread(compact, bootstrap, "keyless")
     async with world.running():
-        status = await stopped(world, "orders", 0)
+        status = await stopped(world, "keyless", 0)
         assert (status.done, status.end) == (1, 2)
         assert status.why.endswith("INVALID_RECORD; a compacted topic takes no record without a key")
 

@@ -124,7 +124,7 @@ both_versions = pytest.mark.parametrize("sides", ["downgrade", "upgrade"], indir
 async def test_a_copy_has_its_final_configuration_from_the_first_moment(sides: Sides) -> None:
     """KAFKA-12254."""
     await sides.source.make(
-        "orders", 3, {"cleanup.policy": "compact", "segment.bytes": "1048576", "min.insync.replicas": "2"}
+        "settings", 3, {"cleanup.policy": "compact", "segment.bytes": "1048576", "min.insync.replicas": "2"}
     )
     mirror = sides.mirror()
     seen: list[dict[str, str]] = []
@@ -134,13 +134,13 @@ async def test_a_copy_has_its_final_configuration_from_the_first_moment(sides: S
         assert not isinstance(asked, AlterTopicRequest), "made otherwise first"
         answer = await changes(node, asked, lane)
         if "Create" in type(asked).__name__:
-            while not await partitions_of(sides.target, "eu.orders"):
+            while not await partitions_of(sides.target, "eu.settings"):
                 await asyncio.sleep(0.01)
-            seen.append(await given(sides.target, "eu.orders"))
+            seen.append(await given(sides.target, "eu.settings"))
         return answer
 
     sides.target.cluster.ask = first  # type: ignore[method-assign]
-    assert await mirror.run() == {"orders": "eu.orders"}
+    assert await mirror.run() == {"settings": "eu.settings"}
     assert seen == [
         {
             "cleanup.policy": "compact",
@@ -149,7 +149,7 @@ async def test_a_copy_has_its_final_configuration_from_the_first_moment(sides: S
             **ALWAYS,
         }
     ]
-    assert await partitions_of(sides.target, "eu.orders") == 3
+    assert await partitions_of(sides.target, "eu.settings") == 3
 
 
 @both_versions
