@@ -11,7 +11,7 @@ from uuid import UUID
 
 from transom.links.kafka.fetching import Fetched, Wanted, fetch
 from transom.links.kafka.lane import Lane
-from transom.links.kafka.lanes import Lanes
+from transom.links.kafka.lanes import LANE_BYTES_MAX, Lanes
 from transom.logs import kafka_api as api
 from transom.logs.kafka_cluster import KafkaCluster, TransientError
 from transom.logs.protocol import TopicPartition
@@ -20,7 +20,6 @@ from transom.runtime.clock import Clock
 from transom.runtime.steps import step
 
 HELD_BYTES_MAX = 32 << 20
-LANE_BYTES_MAX = 4 << 20
 FETCH_BYTES = 4 << 20
 
 _PARTITION_BYTES = 1 << 20
@@ -66,16 +65,20 @@ class Fetcher:
                 continue
             if lane.bytes_held > LANE_BYTES_MAX:
                 continue
-            try:
-                leader = await self._source.leader(*lane.source)
-            except TransomError as error:
-                self._rest(lane, str(error))
-                continue
-            if leader < 0:
-                self._rest(lane, "it has no leader at the source")
-            else:
+            leader = self._source.known_leader(*lane.source)
+            if leader >= 0 or (leader := await self._leader(lane)) >= 0:
                 found.setdefault(leader, []).append(lane)
         return found
+
+    async def _leader(self, lane: Lane) -> int:
+        leader, why = -1, "it has no leader at the source"
+        try:
+            leader = await self._source.leader(*lane.source)
+        except TransomError as error:
+            why = str(error)
+        if leader < 0:
+            self._rest(lane, why)
+        return leader
 
     def _begin(self, group: asyncio.TaskGroup, node: int, lanes: Sequence[Lane]) -> None:
         """Ask for what is known to be there over one connection, for what is new over the other."""

@@ -1,12 +1,15 @@
 """The lanes that a process carries, and who is to look at them again. Next on the data's way: `fetcher`."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from transom.links.kafka.lane import Lane
 from transom.links.kafka.shard import Shard
 from transom.logs.protocol import TopicPartition
+
+LANE_BYTES_MAX = 4 << 20
+"""A lane that holds more waits until some of it is written."""
 
 
 @dataclass
@@ -43,6 +46,15 @@ class Lanes:
         """Have everybody look again."""
         for event in (self.room, self.work, self.unkept):
             event.set()
+
+    def sent(self, lanes: Iterable[Lane]) -> None:
+        """Something of these lanes was answered: have those look again who may have something to do now."""
+        self.work.set()
+        for lane in lanes:
+            if not lane.fetching and lane.bytes_held <= LANE_BYTES_MAX:
+                self.room.set()
+            if lane.unkept:
+                self.unkept.set()
 
     @property
     def bytes_held(self) -> int:

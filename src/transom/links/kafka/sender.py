@@ -128,7 +128,7 @@ class Sender:
                 self._digest(each, told[each.lane.target])
         finally:
             self._under_way[node] -= 1
-            self._lanes.wake()
+            self._lanes.sent(each.lane for each in sent)
 
     def _digest(self, sent: Sent, told: Produced) -> None:
         lane, code = sent.lane, told.error
@@ -174,8 +174,8 @@ class Sender:
                 for shard in list(self._lanes.shards.values())
                 if any(lane.unkept for lane in shard.lanes.values())
             ]
-            await asyncio.gather(*map(self._keep_one, grown))
             if grown:
+                await asyncio.gather(*map(self._keep_one, grown))
                 step("carry.kept")
                 self._lanes.work.set()
             await self._lanes.unkept.wait()
