@@ -7,7 +7,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from transom.links.positions import POSITIONS, read_position
 from transom.logs.memory import MemoryLog
 from transom.logs.protocol import Entry, Log, Message, Topic, TopicInfo
 from transom.logs.sqlite import SqliteLog
-from transom.model.errors import FencedError, InvalidError, UnreachableError
+from transom.model.errors import FencedError, InvalidError, UnknownTopicError, UnreachableError
 
 STATUS = Topic("status", partitions=3)
 BEATS = Topic("heartbeats", compact=True, retention_seconds=600)
@@ -373,6 +373,18 @@ async def test_killed_anywhere_every_entry_still_arrives_once(seed: int, tmp_pat
     assert [entry.offset for entry in carried if entry.partition == 0] == list(range(40))
     await source.close()
     await target.close()
+
+
+async def test_a_topic_that_is_made_while_it_is_looked_for_is_looked_for_again() -> None:
+    class Late(MemoryLog):
+        async def topics(self, names: Collection[str] | None = None) -> Mapping[str, TopicInfo]:
+            found = dict(await super().topics(names))
+            await self.create([STATUS, BEATS])
+            return found
+
+    # Its worker tries again then; by its position it took the topic for a known one, and the hub ended.
+    with pytest.raises(UnknownTopicError):
+        await Mirror(LINK, Late(CLOCK), MemoryLog(CLOCK), NAMES).run()
 
 
 async def test_who_is_not_the_one_any_more_appends_nothing(ends: Ends) -> None:

@@ -15,7 +15,7 @@ from prometheus_client import Counter
 
 from transom.links.positions import POSITIONS, Confirm, always, position_message, read_position
 from transom.logs.protocol import Entry, Log, Message, TopicPartition
-from transom.model.errors import OutOfRangeError
+from transom.model.errors import OutOfRangeError, UnknownTopicError
 from transom.runtime.steps import step
 from transom.runtime.telemetry import get_logger, metrics
 
@@ -118,7 +118,10 @@ class Mirror:
         """Where to read on; where the source no longer has what comes next, at its start."""
         offsets: dict[TopicPartition, int] = {}
         for topic in self.names:
-            for partition, bounds in (await self.source.bounds(topic)).items():
+            found = await self.source.bounds(topic)
+            if topic not in ids:  # made a moment ago
+                raise UnknownTopicError(topic)
+            for partition, bounds in found.items():
                 held = position.get(f"{topic}/{partition}")
                 if held is not None and (
                     held.topic_id != ids[topic]
