@@ -18,8 +18,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from transom.logs import kafka_api as api
 from transom.logs.kafka_address import KafkaAddress
-from transom.logs.kafka_reaching import FAILURES, REQUEST_SECONDS, explain, said, why_away
-from transom.logs.kafka_stream import CLIENT_ID, Buffer, Call, Stream
+from transom.logs.kafka_reaching import CLIENT_ID, FAILURES, REQUEST_SECONDS, explain, said, why_away
+from transom.logs.kafka_stream import Buffer, Call, Stream
 from transom.logs.protocol import TopicPartition
 from transom.model.errors import (
     ForbiddenError,
@@ -256,6 +256,12 @@ class KafkaCluster:
                 "(docs/how-to/engines.md lists all rights, mirror.md a mirror's)"
             )
         raise InvalidError(f"{where} at {self.address}", [Problem("", f"was refused: {api.code_name(code)}")])
+
+    def check_topic(self, code: int, name: str, message: str | None, right: str) -> None:
+        """The same for what was asked of a topic; of a mistake the broker says in its `message` which one."""
+        if code and not api.is_transient(code) and not api.is_forbidden(code):
+            raise InvalidError(f"topic {name!r}", [Problem("", message or api.code_name(code))])
+        self.check(code, f"topic {name!r}", right)
 
     # --- who has what ---
 

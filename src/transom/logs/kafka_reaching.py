@@ -20,6 +20,8 @@ from transom.logs.kafka_address import KafkaAddress
 from transom.model.errors import InvalidError, Problem, UnauthorizedError, UnknownHostError
 from transom.runtime.connecting import cause_of
 
+CLIENT_ID = "transom"
+"""What brokers' logs and quotas know us by."""
 REQUEST_SECONDS = 10.0
 """How long an answer may take."""
 
@@ -75,7 +77,7 @@ def said(error: BaseException) -> str:
 async def _why(address: KafkaAddress, host: str, port: int, access: Mapping[str, Any]) -> str:
     """Why the broker at `host` and `port` does not let us in; empty when it does."""
     try:
-        connection: Any = await create_conn(host, port, client_id="transom", **access)
+        connection: Any = await create_conn(host, port, client_id=CLIENT_ID, **access)
     except socket.gaierror as error:
         return _UNKNOWN if error.errno in _NO_SUCH_NAME else str(error.strerror or error).lower()
     except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError, KafkaConnectionError) as error:
@@ -113,7 +115,7 @@ async def _check_transport(address: KafkaAddress, host: str, port: int, *, tls: 
     with contextlib.suppress(*FAILURES):
         if tls:
             # Answered only by a listener that has no TLS.
-            (await create_conn(host, port, client_id="transom")).close()  # pyright: ignore[reportUnknownMemberType]
+            (await create_conn(host, port, client_id=CLIENT_ID)).close()  # pyright: ignore[reportUnknownMemberType]
         else:
             await _shake_hands(host, port)
         what = "has no TLS; name the port that has" if tls else "wants TLS; write kafka+tls://"

@@ -14,17 +14,16 @@ from typing import Any, NamedTuple
 from aiokafka.conn import create_conn  # pyright: ignore[reportUnknownVariableType]
 from aiokafka.errors import CorrelationIdError, IncompatibleBrokerVersion, KafkaConnectionError
 
-from transom.logs.kafka_reaching import REQUEST_SECONDS
+from transom.logs.kafka_reaching import CLIENT_ID, REQUEST_SECONDS
 
 Buffer = bytes | bytearray | memoryview
-
-CLIENT_ID = "transom"
 
 _SCRATCH_BYTES = 64 << 10
 _ANSWER_BYTES_MAX = 256 << 20
 """No broker sends as much; who does is none."""
 _SIZE = struct.Struct(">i")
-_HEAD = struct.Struct(f">ihhih{len(CLIENT_ID)}s")
+_NAME = CLIENT_ID.encode()
+_HEAD = struct.Struct(f">ihhih{len(_NAME)}s")
 _CORRELATIONS = 1 << 31
 _NO_TAGS = b"\0"
 
@@ -104,8 +103,7 @@ class Stream(asyncio.BufferedProtocol):
     def _head(self, call: Call, size: int) -> bytes:
         tags = _NO_TAGS if call.is_flexible else b""
         size += _HEAD.size - _SIZE.size + len(tags)
-        name = CLIENT_ID.encode()
-        return _HEAD.pack(size, call.key, call.version, self._correlation, len(name), name) + tags
+        return _HEAD.pack(size, call.key, call.version, self._correlation, len(_NAME), _NAME) + tags
 
     # --- what the event loop calls ---
 

@@ -154,7 +154,7 @@ class KafkaTopics:
         for name, code, message in answer.topic_errors:
             # Made by somebody else, or by an attempt whose answer was lost.
             if code != api.TOPIC_EXISTS:
-                self._check(code, name, message, "Create")
+                self._cluster.check_topic(code, name, message, "Create")
 
     async def _grow(self, topics: Sequence[Topic]) -> None:
         asked: list[Any] = [(topic.name, (topic.partitions, None)) for topic in topics]
@@ -164,7 +164,7 @@ class KafkaTopics:
         for name, code, message in answer.topic_errors:
             there = (await self._cluster.layouts([name]))[name]
             if any(t.name == name and t.partitions > len(there.leaders) for t in topics):
-                self._check(code, name, message, "Alter")
+                self._cluster.check_topic(code, name, message, "Alter")
 
     async def _led(self, topics: Sequence[Topic]) -> None:
         """Raises `TransientError` until every partition of `topics` has a leader that brokers know of."""
@@ -178,11 +178,6 @@ class KafkaTopics:
             ):
                 raise TransientError(f"topic {topic.name!r} has no leader yet", error="no leader")
 
-    def _check(self, code: int, name: str, message: str | None, right: str) -> None:
-        if code and not api.is_transient(code) and not api.is_forbidden(code):
-            raise InvalidError(f"topic {name!r}", [Problem("", message or api.code_name(code))])
-        self._cluster.check(code, f"topic {name!r}", right)
-
     async def _configs(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
         if not names:
             return {}
@@ -192,7 +187,7 @@ class KafkaTopics:
             answer = await self._cluster.ask(None, DescribeConfigsRequest(asked))
             held: dict[str, dict[str, str]] = {}
             for code, message, _, name, entries in answer.resources:
-                self._check(code, name, message, "DescribeConfigs")
+                self._cluster.check_topic(code, name, message, "DescribeConfigs")
                 held[name] = {entry[0]: entry[1] for entry in entries}
             return held
 

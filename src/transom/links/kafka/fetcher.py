@@ -11,7 +11,7 @@ from uuid import UUID
 
 from transom.links.kafka.fetching import Fetched, Wanted, fetch
 from transom.links.kafka.lane import Lane
-from transom.links.kafka.lanes import LANE_BYTES_MAX, Lanes
+from transom.links.kafka.lanes import LANE_BYTES_MAX, Lanes, leader_of
 from transom.logs import kafka_api as api
 from transom.logs.kafka_cluster import KafkaCluster, TransientError
 from transom.logs.protocol import TopicPartition
@@ -65,20 +65,12 @@ class Fetcher:
                 continue
             if lane.bytes_held > LANE_BYTES_MAX:
                 continue
-            leader = self._source.known_leader(*lane.source)
-            if leader >= 0 or (leader := await self._leader(lane)) >= 0:
+            leader, why = await leader_of(self._source, lane.source)
+            if leader < 0:
+                self._rest(lane, why or "it has no leader at the source")
+            else:
                 found.setdefault(leader, []).append(lane)
         return found
-
-    async def _leader(self, lane: Lane) -> int:
-        leader, why = -1, "it has no leader at the source"
-        try:
-            leader = await self._source.leader(*lane.source)
-        except TransomError as error:
-            why = str(error)
-        if leader < 0:
-            self._rest(lane, why)
-        return leader
 
     def _begin(self, group: asyncio.TaskGroup, node: int, lanes: Sequence[Lane]) -> None:
         """Ask for what is known to be there over one connection, for what is new over the other."""

@@ -6,10 +6,21 @@ from dataclasses import dataclass, field
 
 from transom.links.kafka.lane import Lane
 from transom.links.kafka.shard import Shard
+from transom.logs.kafka_cluster import KafkaCluster
 from transom.logs.protocol import TopicPartition
+from transom.model.errors import TransomError
 
 LANE_BYTES_MAX = 4 << 20
 """A lane that holds more waits until some of it is written."""
+
+
+async def leader_of(cluster: KafkaCluster, at: TopicPartition) -> tuple[int, str]:
+    """The broker that leads a partition; below 0 when nobody does, or that cannot be told, and why not."""
+    leader = cluster.known_leader(*at)
+    try:
+        return (leader if leader >= 0 else await cluster.leader(*at)), ""
+    except TransomError as error:
+        return -1, str(error)
 
 
 @dataclass

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from transom.links.kafka.joining import Joining
 from transom.links.kafka.lane import Lane, Outcome, Sent, Way
-from transom.links.kafka.lanes import Lanes
+from transom.links.kafka.lanes import Lanes, leader_of
 from transom.links.kafka.producing import Produced, produce
 from transom.links.kafka.shard import Shard
 from transom.links.kafka.telling import Telling
@@ -72,8 +72,9 @@ class Sender:
             for lane in shard.lanes.values():
                 if lane.is_idle or lane.rest_until > now:
                     continue
-                node = self._target.known_leader(*lane.target)
-                if node < 0 and (node := await self._leader(lane)) < 0:
+                node, why = await leader_of(self._target, lane.target)
+                if node < 0:
+                    self._rest(lane, why or "it has no leader")
                     continue
                 busy[node] = busy.get(node, 0) + 1
                 if lane.sendable:
@@ -98,17 +99,6 @@ class Sender:
         if sent.way is Way.JOINED:
             self.joining.joined(sent.count, self._clock.monotonic() - began)
         return sent
-
-    async def _leader(self, lane: Lane) -> int:
-        try:
-            leader = await self._target.leader(*lane.target)
-        except TransomError as error:
-            leader = -1
-            self._rest(lane, str(error))
-        else:
-            if leader < 0:
-                self._rest(lane, "it has no leader")
-        return leader
 
     async def _send(self, node: int, sent: Sequence[Sent]) -> None:
         began = self._clock.monotonic()

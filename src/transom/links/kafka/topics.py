@@ -35,7 +35,7 @@ from transom.logs import kafka_api as api
 from transom.logs.kafka_admin_api import TOPIC, AllTopicsRequest, AlterTopicRequest, altered
 from transom.logs.kafka_bounds import bounds
 from transom.logs.kafka_cluster import KafkaCluster, TransientError
-from transom.model.errors import ForbiddenError, InvalidError, Problem, TransomError
+from transom.model.errors import ForbiddenError, TransomError
 from transom.runtime.telemetry import get_logger
 
 log_event = get_logger(__name__)
@@ -215,7 +215,7 @@ class Topics:
                 step = steps.pop(name)
                 try:
                     if code != api.TOPIC_EXISTS:  # by an attempt whose answer was lost
-                        self._check(code, name, message, "Create")
+                        self._target.check_topic(code, name, message, "Create")
                 except TransomError as error:
                     self._trouble(step, error)
             self._target.check(later, "new topics")
@@ -248,17 +248,12 @@ class Topics:
         _, code, message = answer.topic_errors[0]
         layout = (await self._target.layouts([step.copy])).get(step.copy)
         if layout is None or len(layout.leaders) < step.partitions:
-            self._check(code, step.copy, message, "Alter")
+            self._target.check_topic(code, step.copy, message, "Alter")
 
     async def _alter(self, step: Alter) -> None:
         answer = await self._target.ask(None, AlterTopicRequest(step.copy, step.settings, step.removed))
         code, message = altered(answer)
-        self._check(code, step.copy, message, "AlterConfigs")
-
-    def _check(self, code: int, name: str, message: str | None, right: str) -> None:
-        if code and not api.is_transient(code) and not api.is_forbidden(code):
-            raise InvalidError(f"topic {name!r}", [Problem("", message or api.code_name(code))])
-        self._target.check(code, f"topic {name!r}", right)
+        self._target.check_topic(code, step.copy, message, "AlterConfigs")
 
 
 async def _cluster_id(cluster: KafkaCluster) -> str:
