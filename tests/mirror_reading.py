@@ -112,7 +112,6 @@ def _offsets(admin: AdminClient, partitions: Iterable[TopicPartition], which: Of
             code = error.args[0].code()
             if code != KafkaError.NOT_LEADER_FOR_PARTITION or time.monotonic() > until:
                 raise ReadingError(f"{partitions}: {error}") from error
-        time.sleep(0.01)
 
 
 def messages(bootstrap: str, topic: str, *, committed: bool) -> Iterator[Message]:
