@@ -255,13 +255,12 @@ async def test_filled_under_load_it_gives_right_answers_or_503_and_no_others(tow
             clients.create_task(client([*keys[number::16], UNKNOWN]))
         await town.started(part)
         async with asyncio.timeout(30):
-            while 200 not in answered:
+            while 200 not in answered or not cannot_tell:  # without canaries nobody can tell of UNKNOWN
                 await asyncio.sleep(0.01)  # another process's table
         await town.say_canaries(9000)
         await town.reached(part, 9000)
         filled_up.set()
     assert wrong == []
-    assert cannot_tell, "nobody asked before it was filled"
     assert {key: (await town.ask(part, "/decide/apps/shop/", key))[0] for key in [*keys[:50], UNKNOWN]} == {
         key: right[key] for key in [*keys[:50], UNKNOWN]
     }
