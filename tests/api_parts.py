@@ -12,7 +12,7 @@ import msgspec
 
 from hub_parts import CLOCK, open_store
 from transom.client.hub import HubClient
-from transom.hub.api import hub_api
+from transom.hub.api.app import hub_api
 from transom.hub.store import Store
 from transom.model.resources import JsonObject
 from transom.runtime.http import serve

@@ -122,8 +122,8 @@ async def test_pages_of_a_list_give_each_once_and_one_revision(api):
 
 
 async def test_a_long_list_comes_whole(api, monkeypatch):
-    monkeypatch.setattr("transom.hub.api_watch._PAGE", 3)
-    monkeypatch.setattr("transom.hub.api_resources._CHUNK_BYTES", 700)
+    monkeypatch.setattr("transom.hub.api.watch._PAGE", 3)
+    monkeypatch.setattr("transom.hub.api.resources._CHUNK_BYTES", 700)
     for number in range(8):
         labels = {"labels": {"even": str(number % 2 == 0).lower()}}
         item = manifest(f"app-{number}")

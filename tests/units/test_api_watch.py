@@ -10,7 +10,7 @@ from api_parts import DEPLOYMENTS, KEY, ROOT, manifest, served
 from hub_parts import deployment, put
 from transom.catalog.deployment.kind import DEPLOYMENT
 from transom.client.hub import ApiError
-from transom.hub import api_watch
+from transom.hub.api import watch as api_watch
 from transom.model.errors import ExpiredError
 
 HEADERS = {"Authorization": f"Bearer {KEY}"}

@@ -169,7 +169,7 @@ class HubClient:
         raise UnreachableError(f"the hub at {self.address} ended the watch")
 
     async def history(self, kind: Kind, name: str, tenant: str = "") -> list[JsonObject]:
-        """The changes of a resource, newest first; see `hub.api_history`."""
+        """The changes of a resource, newest first; see `hub.api.history`."""
         return _items(await self._ask("GET", _path(kind, tenant, name) + "/history"))
 
     # --- the hub itself ---

@@ -21,14 +21,17 @@ from transom.model.errors import (
 )
 from transom.model.kinds import PEOPLE, Kind
 from transom.model.names import Key
-from transom.model.resources import API_GROUP, API_VERSION, JsonObject, Metadata, Resource
+from transom.model.resources import API_GROUP, JsonObject, Metadata, Resource
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """Who writes: the role that owns kinds ("api", "region", a controller), and which person or part."""
+    """Who writes: the role that owns kinds ("api", "region", a controller), which person or part, and from
+    where (the address a person's request came from).
+    """
 
     role: str
     who: str
+    source: str = ""
 
 
 Held = Resource | None
@@ -268,7 +271,7 @@ def _updated(kind: Kind, held: Resource, wanted: Resource, actor: Actor) -> Held
         annotations=wanted.metadata.annotations,
         finalizers=wanted.metadata.finalizers,
     )
-    after = Resource(held.kind, kept, API_VERSION, wanted.spec, wanted.status)
+    after = Resource(held.kind, kept, kind.api_version, wanted.spec, wanted.status)
     return held if after == held else after
 
 

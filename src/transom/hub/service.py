@@ -9,8 +9,8 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from transom.hub.api import hub_api
-from transom.hub.api_elsewhere import Elsewhere
+from transom.hub.api.app import hub_api
+from transom.hub.api.elsewhere import Elsewhere
 from transom.hub.config import HubConfig
 from transom.hub.contexts.service import Contexts, check_subjects
 from transom.hub.contexts.signer import hub_signer

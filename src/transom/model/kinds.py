@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 
 from transom.model.errors import InvalidError, NotFoundError, Problem
 from transom.model.names import LABEL_RULE, SUBDOMAIN_RULE, Key, is_label, is_subdomain
-from transom.model.resources import API_VERSION, JsonObject, Metadata, Resource
+from transom.model.resources import API_GROUP, JsonObject, Metadata, Resource
 
 PEOPLE = "api"
 """The owner of kinds whose spec people write, through the hub's API."""
@@ -45,7 +45,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Kind:
-    """A resource type.
+    """A resource type, served at `group` ("" for the core group) and `version`.
+
+    `spec` and `status` are their schemas; a `status` of None may hold anything. Of a `flat` kind the fields
+    of the spec stand beside `metadata` for clients, as in kinds that Kubernetes made before there were specs.
 
     `owner` writes its spec and `status_owner` its status (`PEOPLE`, `REGION`, or a controller's name; nobody
     else may: invariant 6). `reads` are the kinds the owner looks at. `region_of` names the region a resource
@@ -60,6 +63,10 @@ class Kind:
     name: str
     plural: str
     spec: type[Spec] | None
+    group: str = API_GROUP
+    version: str = "v1"
+    status: type[BaseModel] | None = None
+    flat: bool = False
     owner: str = PEOPLE
     status_owner: str = ""
     reads: tuple[str, ...] = ()
@@ -73,6 +80,16 @@ class Kind:
     guards: str = ""
     check_update: Callable[[Resource, Resource], Iterable[Problem]] | None = None
     fold_zones: Callable[[Resource, Mapping[str, JsonObject]], JsonObject] | None = None
+
+    @property
+    def api_version(self) -> str:
+        """Its group and version as resources name them: "transom.dev/v1", "v1" in the core group."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def qualified(self) -> str:
+        """How errors of the Kubernetes API name it: "deployments.transom.dev", "events" in the core group."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
 
     def parse(self, resource: Resource) -> Any:
         """The spec as this kind's typed class. Raises `InvalidError` with every mistake."""
@@ -96,13 +113,13 @@ class Kind:
             problems.append(Problem("spec", f"a {self.name} has no spec"))
         if problems:
             raise InvalidError(f"{self.name} {resource.metadata.name!r}", problems)
-        return msgspec.structs.replace(resource, api_version=API_VERSION, spec=spec)
+        return msgspec.structs.replace(resource, api_version=self.api_version, spec=spec)
 
 
 def _metadata_problems(kind: Kind, resource: Resource) -> Iterator[Problem]:
     meta: Metadata = resource.metadata
-    if resource.api_version not in ("", API_VERSION):
-        yield Problem("apiVersion", f"expected {API_VERSION!r}, not {resource.api_version!r}")
+    if resource.api_version not in ("", kind.api_version):
+        yield Problem("apiVersion", f"expected {kind.api_version!r}, not {resource.api_version!r}")
     fits, rule = (is_subdomain, SUBDOMAIN_RULE) if kind.dotted_names else (is_label, LABEL_RULE)
     if not fits(meta.name):
         yield Problem("metadata.name", f"{meta.name!r} {rule}")
@@ -134,6 +151,7 @@ class Catalog:
     def __init__(self, kinds: Iterable[Kind]) -> None:
         self._kinds: dict[str, Kind] = {}
         self._aliases: dict[str, Kind] = {}
+        self._served: dict[tuple[str, str, str], Kind] = {}
         problems: list[Problem] = []
         for kind in kinds:
             if kind.name in self._kinds:
@@ -141,6 +159,7 @@ class Catalog:
                 problems.append(Problem(kind.name, f"owned twice, by {first.owner!r} and by {kind.owner!r}"))
                 continue
             self._kinds[kind.name] = kind
+            self._served[kind.group, kind.version, kind.plural] = kind
             for alias in (kind.name.lower(), kind.plural, *kind.short_names):
                 taken = self._aliases.setdefault(alias, kind)
                 if taken is not kind:
@@ -170,6 +189,10 @@ class Catalog:
     def named(self, name: str) -> Kind:
         """The kind that people call `name`, short names included, in any case. Raises `NotFoundError`."""
         return self._aliases.get(name.lower()) or self[name]
+
+    def served(self, group: str, version: str, plural: str) -> Kind | None:
+        """The kind at this part of a path of the API, if there is one."""
+        return self._served.get((group, version, plural))
 
     def _layer(self, kind: Kind, path: tuple[str, ...]) -> int:
         if kind.name in path:

@@ -28,6 +28,21 @@ class OwnerReference(msgspec.Struct, frozen=True, rename="camel", omit_defaults=
     controller: bool = False
 
 
+class ManagedFields(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Which fields one manager set, and how ("Apply" or "Update"), of the resource or a `subresource` of it.
+
+    https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
+    """
+
+    manager: str
+    operation: str
+    api_version: str
+    time: str
+    fields_type: str
+    fields_v1: JsonObject
+    subresource: str = ""
+
+
 class Metadata(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """What every resource has. `generation` rises with the spec only, `resource_version` with every write."""
 
@@ -42,6 +57,7 @@ class Metadata(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     owner_references: list[OwnerReference] = []
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
+    managed_fields: list[ManagedFields] = []
 
 
 class Condition(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -88,8 +104,10 @@ class Resource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
         return msgspec.structs.replace(self, status=status)
 
     def desired(self) -> "Resource":
-        """What a region is told: everything but the status and the revision of the last status write."""
-        return self.with_metadata(resource_version="").with_status({})
+        """What a region is told: everything but the status, the revision of the last status write, and who
+        manages which field.
+        """
+        return self.with_metadata(resource_version="", managed_fields=[]).with_status({})
 
     def condition(self, kind: str) -> Condition | None:
         """The condition of this type in the status, if it is there."""

@@ -6,10 +6,10 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from transom.hub.api_bodies import read_resource
-from transom.hub.api_errors import RefusedError, answer
-from transom.hub.api_paths import query_of
-from transom.hub.changes import Actor
+from transom.hub.access.callers import actor_of
+from transom.hub.api.bodies import read_resource
+from transom.hub.api.errors import RefusedError, answer
+from transom.hub.api.paths import query_of
 from transom.hub.contexts import restore
 from transom.hub.store import Store
 from transom.model.contexts import ContextKinds
@@ -42,10 +42,9 @@ class Contexts(Protocol):
 class ContextPages:
     """The endpoints under `/hub` that are about contexts."""
 
-    def __init__(self, store: Store, contexts: Contexts, actor: Actor) -> None:
+    def __init__(self, store: Store, contexts: Contexts) -> None:
         self._store = store
         self._contexts = contexts
-        self._actor = actor
 
     async def describe(self, request: Request) -> Response:
         """GET {items: one a region, holds: what guards hold, refused: subjects without a good context}."""
@@ -68,7 +67,8 @@ class ContextPages:
             raise RefusedError(400, f"the body is no request to restore: {error}") from None
         if len(wanted.why) > _WHY_CHARACTERS_MAX:
             raise RefusedError(400, f"the reason ('why') is over {_WHY_CHARACTERS_MAX} characters")
-        return answer(await restore.restore(self._store, self._contexts.kinds, wanted, self._actor))
+        restored = await restore.restore(self._store, self._contexts.kinds, wanted, actor_of(request))
+        return answer(restored)
 
     async def signing(self, request: Request) -> Response:
         """GET {keyId, publicKey}: what gateways are configured to trust."""

@@ -13,7 +13,7 @@ import aiohttp
 from starlette.requests import Request
 from starlette.responses import Response
 
-from transom.hub.api_errors import answer
+from transom.hub.api.errors import answer
 from transom.model.errors import UnreachableError
 from transom.model.resources import JsonObject
 from transom.runtime.connecting import cause_of

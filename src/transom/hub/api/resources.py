@@ -2,7 +2,7 @@
 
 Each turns a request into a `Change` of `hub.changes` or a question to the store. Who may write what, what a
 spec may hold, and which version must be held is decided there, inside the transaction.
-Next on the data's way: `hub.store`; and back, `api_errors` for what is refused.
+Next on the data's way: `hub.store`; and back, `errors` for what is refused.
 """
 
 from collections.abc import AsyncIterator
@@ -11,19 +11,19 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from transom.hub.api_bodies import (
+from transom.hub.access.callers import actor_of
+from transom.hub.api.bodies import (
     envelope_problems,
     read_patch,
     read_preconditions,
     read_resource,
     resource_from,
 )
-from transom.hub.api_errors import JSON, RefusedError, answer
-from transom.hub.api_history import told_history
-from transom.hub.api_paths import Continue, Matches, Target, number, query_of, selector, target_of, truth
-from transom.hub.api_watch import Feed, Watch, every, first_page, watching
+from transom.hub.api.errors import JSON, RefusedError, answer
+from transom.hub.api.history import told_history
+from transom.hub.api.paths import Continue, Matches, Target, number, query_of, selector, truth
+from transom.hub.api.watch import Feed, Watch, every, first_page, watching
 from transom.hub.changes import (
-    Actor,
     Change,
     Held,
     Wanted,
@@ -36,12 +36,10 @@ from transom.hub.changes import (
 from transom.hub.leaving import check_leaving
 from transom.hub.store import Page, Store
 from transom.model.errors import ExpiredError, InvalidError, NotFoundError
-from transom.model.kinds import PEOPLE
 from transom.model.names import Key
 from transom.model.resources import API_VERSION, JsonObject, Resource, to_json
 from transom.runtime.clock import Clock
 
-ADMINISTRATOR = Actor(PEOPLE, "administrator")
 CHANGE_CAUSE = "transom.dev/change-cause"
 
 _WHY_CHARACTERS_MAX = 1000
@@ -58,51 +56,45 @@ class Resources:
         self._clock = clock
         self._feed = Feed(store)
 
-    async def create(self, request: Request) -> Response:
+    async def create(self, request: Request, target: Target) -> Response:
         """POST to a list: 201 and the resource."""
-        target = target_of(request, self._store.catalog)
         query = query_of(request, "why")
         if target.kind.namespaced and not target.namespace:
             raise RefusedError(405, f"a {target.kind.name} is created in a tenant: namespaces/TENANT/…")
         resource = resource_from(await read_resource(request), target)
-        held = await self._write(resource.key, creating(resource), _why(query, resource))
+        held = await self._write(request, resource.key, creating(resource), _why(query, resource))
         return answer(held, 201)
 
-    async def replace(self, request: Request) -> Response:
+    async def replace(self, request: Request, target: Target) -> Response:
         """PUT: the resource with its spec, labels, annotations and finalizers replaced."""
-        target = target_of(request, self._store.catalog)
         query = query_of(request, "why")
         resource = resource_from(await read_resource(request), target)
-        return answer(await self._write(target.key, replacing(resource), _why(query, resource)))
+        return answer(await self._write(request, target.key, replacing(resource), _why(query, resource)))
 
-    async def patch(self, request: Request) -> Response:
+    async def patch(self, request: Request, target: Target) -> Response:
         """PATCH: the resource changed by a JSON merge patch (RFC 7396)."""
-        target = target_of(request, self._store.catalog)
         query = query_of(request, "why")
         patch = await read_patch(request)
-        return answer(await self._write(target.key, _patching(target, patch), _why(query, None)))
+        return answer(await self._write(request, target.key, _patching(target, patch), _why(query, None)))
 
-    async def delete(self, request: Request) -> Response:
+    async def delete(self, request: Request, target: Target) -> Response:
         """DELETE: the resource while it waits for its finalizers, else a Status of success."""
-        target = target_of(request, self._store.catalog)
         query = query_of(request, "why")
         resource_version, uid = await read_preconditions(request)
         wanted = deleting(target.key, resource_version, uid)
-        held = await self._write(target.key, wanted, _why(query, None))
+        held = await self._write(request, target.key, wanted, _why(query, None))
         if held is not None:
             return answer(held)
-        details = {"name": target.name, "group": "transom.dev", "kind": target.kind.plural}
+        details = {"name": target.name, "group": target.kind.group, "kind": target.kind.plural}
         return answer({"kind": "Status", "apiVersion": "v1", "status": "Success", "details": details})
 
-    async def get(self, request: Request) -> Response:
+    async def get(self, request: Request, target: Target) -> Response:
         """GET one resource."""
-        target = target_of(request, self._store.catalog)
         query_of(request)
         return answer(await self._store.get(target.key))
 
-    async def list_or_watch(self, request: Request) -> Response:
+    async def list_or_watch(self, request: Request, target: Target) -> Response:
         """GET a list; with `watch=true`, what changes."""
-        target = target_of(request, self._store.catalog)
         if "watch" in request.query_params and truth(dict(request.query_params), "watch"):
             return await self._watch(request, target)
         query = query_of(request, "watch", "limit", "continue", "labelSelector")
@@ -116,9 +108,8 @@ class Resources:
             return _list(target, matches, first.items, {"resourceVersion": str(first.revision)})
         return StreamingResponse(self._whole(target, matches, first), media_type=JSON)
 
-    async def history(self, request: Request) -> Response:
+    async def history(self, request: Request, target: Target) -> Response:
         """GET the changes of one resource, newest first."""
-        target = target_of(request, self._store.catalog)
         limit = min(number(query_of(request, "limit"), "limit") or _HISTORY_MAX, _HISTORY_MAX)
         events = await self._store.history_of(target.key, limit + 1)
         if not events:
@@ -126,9 +117,9 @@ class Resources:
         items = told_history(events)[:limit]
         return answer({"kind": "History", "apiVersion": API_VERSION, "metadata": {}, "items": items})
 
-    async def _write(self, key: Key, wanted: Wanted, why: str) -> Held:
+    async def _write(self, request: Request, key: Key, wanted: Wanted, why: str) -> Held:
         await check_leaving(self._store, key, wanted)
-        return await self._store.write(Change(key, wanted, ADMINISTRATOR, why))
+        return await self._store.write(Change(key, wanted, actor_of(request), why))
 
     async def _page(self, target: Target, matches: Matches | None, limit: int, token: str) -> Response:
         begun = Continue.parse(token) if token else None
@@ -145,7 +136,7 @@ class Resources:
         """A long list as it is read, so that it need not fit in memory."""
         yield b'{"kind":"%bList","apiVersion":"%b","metadata":{"resourceVersion":"%d"},"items":[' % (
             target.kind.name.encode(),
-            API_VERSION.encode(),
+            target.kind.api_version.encode(),
             first.revision,
         )
         chunk, comma = bytearray(), b""
@@ -186,7 +177,9 @@ def _list(
 ) -> Response:
     selected = [item for item in items if matches is None or matches(item)]
     kind = f"{target.kind.name}List"
-    return answer({"kind": kind, "apiVersion": API_VERSION, "metadata": metadata, "items": selected})
+    return answer(
+        {"kind": kind, "apiVersion": target.kind.api_version, "metadata": metadata, "items": selected}
+    )
 
 
 def _why(query: dict[str, str], resource: Resource | None) -> str:

@@ -1,11 +1,10 @@
 """The hub's HTTP API: Kubernetes-style paths and objects for every kind of the catalog, and the hub's pages.
 
-Nothing here names a kind. Only the administrator's key opens it; without it every path gives the same 401,
-so that nothing can be found out. Only `/healthz` is open, and says nothing but whether the hub works.
-Next on the data's way: `api_resources` handles resources, `api_paths` and `api_bodies` read requests.
+Nothing here names a kind. Next on the data's way: `resources` handles resources, `paths` and `bodies` read
+requests.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from starlette.applications import Starlette
@@ -15,19 +14,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from transom import __version__
-from transom.hub.api_contexts import ContextPages, Contexts
-from transom.hub.api_elsewhere import Elsewhere, Endpoint
-from transom.hub.api_errors import RefusedError, answer, failure, refuse
-from transom.hub.api_paths import PREFIX
-from transom.hub.api_resources import ADMINISTRATOR, Resources
+from transom.hub.api.contexts import ContextPages, Contexts
+from transom.hub.api.door import Door
+from transom.hub.api.elsewhere import Elsewhere, Endpoint
+from transom.hub.api.errors import RefusedError, answer, refuse
+from transom.hub.api.paths import Target, target_of
+from transom.hub.api.resources import Resources
 from transom.hub.store import Store
 from transom.model.errors import TransomError
 from transom.model.kinds import Catalog
 from transom.model.resources import JsonObject
-from transom.runtime import tracing
 from transom.runtime.clock import Clock
-from transom.runtime.http import AsgiApp, Receive, Scope, Send
-from transom.runtime.secret_files import matches
+from transom.runtime.http import AsgiApp
 from transom.runtime.tasks import WorkerState
 from transom.runtime.telemetry import exposition
 
@@ -58,9 +56,7 @@ def hub_api(
     resources = Resources(store, clock)
     pages = _Pages(store.catalog, roads, states)
     there = elsewhere.or_there if elsewhere else _here
-    about_contexts = (
-        [] if contexts is None else _context_routes(ContextPages(store, contexts, ADMINISTRATOR), there)
-    )
+    about_contexts = [] if contexts is None else _context_routes(ContextPages(store, contexts), there)
     about_processes = [] if elsewhere is None else [Route("/hub/processes", elsewhere.processes)]
     app = Starlette(
         routes=[
@@ -71,15 +67,14 @@ def hub_api(
             Route("/hub/regions", there(pages.regions)),
             *about_processes,
             *about_contexts,
-            *_routes(f"{PREFIX}/namespaces/{{tenant}}/{{plural}}", resources),
-            *_routes(f"{PREFIX}/{{plural}}", resources),
+            *(route for root in _ROOTS for route in _routes(root, resources, store.catalog)),
         ],
         # The last is for faults of ours: the server logs them, with their trace, once they are answered.
         exception_handlers=dict.fromkeys((HTTPException, RefusedError, TransomError, Exception), refuse),
     )
     # A path with a slash too many is no path, and not a way to learn which there are.
     app.router.redirect_slashes = False
-    return Guarded(app, admin_key_hash)
+    return Door(app, admin_key_hash)
 
 
 def _here(endpoint: Endpoint) -> Endpoint:
@@ -95,63 +90,34 @@ def _context_routes(pages: ContextPages, there: Callable[[Endpoint], Endpoint]) 
     ]
 
 
-def _routes(path: str, resources: Resources) -> list[Route]:
+_ROOTS = ("/apis/{group}/{version}", "/api/{version}")
+"""Where kinds are: those of a group, and those of the core group."""
+
+Verb = Callable[[Request, Target], Awaitable[Response]]
+
+
+def _routes(root: str, resources: Resources, catalog: Catalog) -> Iterator[Route]:
     """A kind's routes; each method at its own, so that the wrong one gets 405."""
-    many: tuple[tuple[str, Endpoint], ...] = (("GET", resources.list_or_watch), ("POST", resources.create))
-    one: tuple[tuple[str, Endpoint], ...] = (
-        ("GET", resources.get),
-        ("PUT", resources.replace),
-        ("PATCH", resources.patch),
-        ("DELETE", resources.delete),
-    )
-    return [
-        _by_method(path, many),
-        _by_method(f"{path}/{{name}}", one),
-        Route(f"{path}/{{name}}/history", resources.history),
-    ]
+    many: dict[str, Verb] = {"GET": resources.list_or_watch, "POST": resources.create}
+    one: dict[str, Verb] = {
+        "GET": resources.get,
+        "PUT": resources.replace,
+        "PATCH": resources.patch,
+        "DELETE": resources.delete,
+    }
+    for path in (f"{root}/namespaces/{{tenant}}/{{plural}}", f"{root}/{{plural}}"):
+        yield _by_method(path, many, catalog)
+        yield _by_method(f"{path}/{{name}}", one, catalog)
+        yield _by_method(f"{path}/{{name}}/history", {"GET": resources.history}, catalog)
 
 
-def _by_method(path: str, endpoints: Sequence[tuple[str, Endpoint]]) -> Route:
-    by_method = dict(endpoints)
-
+def _by_method(path: str, verbs: Mapping[str, Verb], catalog: Catalog) -> Route:
     async def endpoint(request: Request) -> Response:
         # HEAD is answered as GET; the server leaves the body out.
         method = "GET" if request.method == "HEAD" else request.method
-        return await by_method[method](request)
+        return await verbs[method](request, target_of(request, catalog))
 
-    return Route(path, endpoint, methods=list(by_method))
-
-
-class Guarded:
-    """`app` for those who bear the administrator's key (RFC 6750); one and the same 401 for all others."""
-
-    def __init__(self, app: AsgiApp, admin_key_hash: str) -> None:
-        self._app = app
-        self._admin_key_hash = admin_key_hash
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
-        keys = _keys(scope)
-        if scope["path"] == "/healthz" or (len(keys) == 1 and matches(keys[0], self._admin_key_hash)):
-            # For this request's task alone.
-            tracing.current.set(tracing.valid(_header(scope, tracing.TRACEPARENT)))
-            await self._app(scope, receive, send)
-            return
-        message = "the administrator's key is missing or wrong; send it as 'Authorization: Bearer KEY'"
-        challenge = 'Bearer realm="transom"' + (', error="invalid_token"' if keys else "")
-        response = answer(failure(401, "Unauthorized", message), 401, {"WWW-Authenticate": challenge})
-        await response(scope, receive, send)
-
-
-def _header(scope: Scope, wanted: str) -> str:
-    headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
-    return next((value.decode("latin-1") for name, value in headers if name == wanted.encode()), "")
-
-
-def _keys(scope: Scope) -> list[str]:
-    headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
-    given = [value.decode("latin-1").partition(" ") for name, value in headers if name == b"authorization"]
-    return [key.strip() for scheme, _, key in given if scheme.lower() == "bearer"]
+    return Route(path, endpoint, methods=list(verbs))
 
 
 class _Pages:

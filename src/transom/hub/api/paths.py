@@ -1,9 +1,10 @@
 """What a request is about: the kind, tenant and name in its path, and the words in its query.
 
 Paths are those of the Kubernetes API, for any kind of the catalog:
-`/apis/transom.dev/v1/namespaces/{tenant}/{plural}/{name}`, and without `namespaces/{tenant}` for kinds that
-belong to no tenant (and to list a kind over all tenants). A query word that is not known is refused: one
-that was meant to change the request (`dryRun`) must not be ignored. Next: `api_bodies` reads what was sent.
+`/apis/{group}/{version}/namespaces/{tenant}/{plural}/{name}` (`/api/{version}/…` for the core group), and
+without `namespaces/{tenant}` for kinds that belong to no tenant (and to list a kind over all tenants). A
+query word that is not known is refused: one that was meant to change the request must not be ignored.
+Next: `bodies` reads what was sent.
 """
 
 import base64
@@ -15,13 +16,12 @@ from typing import NamedTuple
 import msgspec
 from starlette.requests import Request
 
-from transom.hub.api_errors import RefusedError
+from transom.hub.api.errors import RefusedError
 from transom.model.errors import UNREADABLE, NotFoundError
 from transom.model.kinds import Catalog, Kind
 from transom.model.names import Key
-from transom.model.resources import API_VERSION, Resource, to_json
+from transom.model.resources import Resource, to_json
 
-PREFIX = f"/apis/{API_VERSION}"
 _NUMBER_DIGITS_MAX = 18
 
 
@@ -42,16 +42,18 @@ class Target:
 def target_of(request: Request, catalog: Catalog) -> Target:
     """What the path of `request` names. Raises `NotFoundError` for a kind that is not there."""
     found = request.path_params
+    group, version = found.get("group", ""), found["version"]
     namespace, name = found.get("tenant", ""), found.get("name", "")
     plural = found["plural"]
-    kind = next((kind for kind in catalog if kind.plural == plural), None)
+    kind = catalog.served(group, version, plural)
     if kind is None:
-        known = ", ".join(sorted(kind.plural for kind in catalog))
+        known = ", ".join(sorted(kind.plural for kind in catalog if kind.group == group))
         raise NotFoundError(f"unknown kind {plural!r}; there are {known}")
+    root = f"/apis/{kind.api_version}" if kind.group else f"/api/{kind.version}"
     if namespace and not kind.namespaced:
-        raise NotFoundError(f"a {kind.name} belongs to no tenant; its path is {PREFIX}/{plural}")
+        raise NotFoundError(f"a {kind.name} belongs to no tenant; its path is {root}/{plural}")
     if name and kind.namespaced and not namespace:
-        raise NotFoundError(f"a {kind.name} belongs to a tenant: {PREFIX}/namespaces/TENANT/{plural}/{name}")
+        raise NotFoundError(f"a {kind.name} belongs to a tenant: {root}/namespaces/TENANT/{plural}/{name}")
     return Target(kind, namespace, name)
 
 

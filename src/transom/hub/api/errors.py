@@ -1,7 +1,7 @@
 """From errors to HTTP answers, in one table: `kind: Status` objects as the Kubernetes API gives them.
 
 Everything an answer of the API may say about a failure is decided here; what is not in the table is a fault
-of ours and says nothing of the inside. Next on the data's way: `api_paths` finds out what was asked.
+of ours and says nothing of the inside. Next on the data's way: `paths` finds out what was asked.
 https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
 """
 

@@ -16,12 +16,12 @@ from itertools import islice
 
 import msgspec
 
-from transom.hub.api_errors import status_of
-from transom.hub.api_paths import Matches, Target
+from transom.hub.api.errors import status_of
+from transom.hub.api.paths import Matches, Target
 from transom.hub.store import Page, Store
 from transom.hub.store_history import Event
 from transom.model.errors import ExpiredError, TransomError
-from transom.model.resources import API_VERSION, Resource, to_json
+from transom.model.resources import Resource, to_json
 from transom.runtime.clock import Clock
 from transom.runtime.telemetry import get_logger
 
@@ -173,7 +173,7 @@ def _selected(change: Told, matches: Matches) -> bytes:
 def _bookmark(target: Target, revision: int) -> bytes:
     bookmark = {
         "kind": target.kind.name,
-        "apiVersion": API_VERSION,
+        "apiVersion": target.kind.api_version,
         "metadata": {"resourceVersion": str(revision)},
     }
     return to_json({"type": "BOOKMARK", "object": bookmark}) + b"\n"

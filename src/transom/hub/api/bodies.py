@@ -1,7 +1,7 @@
 """What was sent: a body of bounded size, read strictly as JSON or YAML, made into a resource.
 
 Every mistake of a resource is reported at once, with its path: in the envelope (`metadata`), in the spec,
-and where the two disagree with the path. Next on the data's way: `api_resources` turns it into a change.
+and where the two disagree with the path. Next on the data's way: `resources` turns it into a change.
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 from starlette.requests import Request
 
-from transom.hub.api_errors import RefusedError
-from transom.hub.api_paths import Target
+from transom.hub.api.errors import RefusedError
+from transom.hub.api.paths import Target
 from transom.model.documents import read_json, read_yaml
 from transom.model.errors import InvalidError, Problem
 from transom.model.kinds import Kind, problems_of
-from transom.model.resources import API_VERSION, JsonObject, Metadata, Resource
+from transom.model.resources import JsonObject, Metadata, Resource
 
 BODY_BYTES_MAX = 512 * 1024
 MERGE_PATCH = "application/merge-patch+json"
@@ -91,7 +91,7 @@ def resource_from(body: JsonObject, target: Target) -> Resource:
 def envelope_problems(body: JsonObject, kind: Kind) -> list[Problem]:
     """What is wrong with everything but the spec: unknown fields and wrong types."""
     problems: list[Problem] = []
-    for field, expected in (("apiVersion", API_VERSION), ("kind", kind.name)):
+    for field, expected in (("apiVersion", kind.api_version), ("kind", kind.name)):
         if body.get(field) != expected:
             said = "is missing" if field not in body else f"expected {expected!r}, not {body[field]!r}"
             problems.append(Problem(field, said))
