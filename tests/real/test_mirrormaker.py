@@ -69,7 +69,7 @@ async def test_it_mirrors_and_goes_on_where_it_stopped(
 async def test_without_jars_it_says_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jars, "JARS", jars.HERE / "none")
     mirror = MirrorMaker("eu", "127.0.0.1:1", "us", "127.0.0.1:1", "orders")
-    with pytest.raises(MissingEngineError, match="run: make kafka"), mirror:
+    with pytest.raises(MissingEngineError, match="make kafka"), mirror:
         pass
     with pytest.raises(EngineError, match="was not started"):
         mirror.stop()
