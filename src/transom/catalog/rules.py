@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from transom.model.names import LABEL_RULE, Key, is_label
-from transom.model.resources import Resource
+from transom.model.names import LABEL_CHARACTERS_MAX, LABEL_RULE, Key, is_label
+from transom.model.resources import JsonObject, Resource
 from transom.model.times import read_time
 
 
@@ -30,16 +30,25 @@ def time(text: str) -> str:
     return text
 
 
+A_SET: JsonObject = {"x-kubernetes-list-type": "set"}
+"""Of a list whose order means nothing and in which nothing stands twice: managers each own their items."""
+
+
 def _not_blank(names: list[str]) -> list[str]:
     if not names:
         raise ValueError("names no region; leave it out to mean every region")
     return names
 
 
-LabelName = Annotated[str, AfterValidator(label)]
-Time = Annotated[str, AfterValidator(time)]
+LabelName = Annotated[
+    str, Field(json_schema_extra={"maxLength": LABEL_CHARACTERS_MAX}), AfterValidator(label)
+]
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}), AfterValidator(time)]
 RegionNames = Annotated[
-    list[LabelName], Field(max_length=1000), AfterValidator(_not_blank), AfterValidator(distinct)
+    list[LabelName],
+    Field(max_length=1000, json_schema_extra=A_SET | {"minItems": 1}),
+    AfterValidator(_not_blank),
+    AfterValidator(distinct),
 ]
 """At least one region: an empty list could be read as none and as all."""
 

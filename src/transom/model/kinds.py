@@ -24,9 +24,13 @@ REGION = "region"
 
 
 class Spec(BaseModel):
-    """Base of every kind's spec: frozen, camelCase in JSON, unknown fields are mistakes, no type coercion."""
+    """Base of every kind's spec: frozen, camelCase in JSON, unknown fields are mistakes, no type coercion.
+
+    The docstring of a class, and those under its fields, are what `kubectl explain` says of them.
+    """
 
     model_config = ConfigDict(
+        use_attribute_docstrings=True,
         frozen=True,
         extra="forbid",
         strict=True,

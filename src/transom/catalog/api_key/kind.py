@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from transom.catalog.rules import LabelName, Time, distinct
+from transom.catalog.rules import A_SET, LabelName, Time, distinct
 from transom.model.access import EVERYTHING, SCOPE_RULE, SCOPES_MAX, is_scope
 from transom.model.errors import Problem
 from transom.model.kinds import Column, Kind, Spec
@@ -20,24 +20,26 @@ def _scope(text: str) -> str:
 
 Scopes = Annotated[
     list[Annotated[str, AfterValidator(_scope)]],
-    Field(min_length=1, max_length=SCOPES_MAX),
+    Field(min_length=1, max_length=SCOPES_MAX, json_schema_extra=A_SET),
     AfterValidator(distinct),
 ]
 
 
 class ApiKeySpec(Spec):
-    """`hash` is the key's SHA-256 in hexadecimal (`model.api_keys`), for good. `revoked` never goes back.
-
-    `scopes` are what it may do (`model.access.allows`), `virtual_cluster` what part of its tenant it is for,
-    `requests_per_second` a limit of each gateway.
-    """
+    """A key to a tenant's apps: everything about it but the key itself, which is shown where it is made."""
 
     hash: str = Field(pattern=r"^[0-9a-f]{64}\z")
+    """The key's SHA-256 in hexadecimal. Cannot be changed."""
     scopes: Scopes = Field(default_factory=lambda: [EVERYTHING])
+    """What it may do: '*', 'app:*' or 'app:NAME', each with ':read' behind it for reading alone."""
     virtual_cluster: LabelName | None = None
+    """The part of its tenant that it is for."""
     expires_at: Time | None = None
+    """When it ends, with its offset (RFC 3339). Left out, it is good until it is revoked."""
     revoked: bool = False
+    """Refuses every request with it. Never goes back."""
     requests_per_second: float | None = Field(default=None, gt=0)
+    """A limit of each gateway."""
 
 
 def _check_update(held: Resource, wanted: Resource) -> Iterator[Problem]:

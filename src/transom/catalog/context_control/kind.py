@@ -14,18 +14,20 @@ class ContextFreezeSpec(Spec):
     """Its name is a region's. As long as it exists, no context at all goes out to that region."""
 
     reason: str = Field(default="", max_length=1000)
+    """Why, for people."""
 
 
 class ContextOverrideSpec(Spec):
-    """Its name is that of something a guard holds back, as `transom contexts holds` shows it.
-
-    The guard lets up to `up_to` rows of it pass, until the time `until`. `content` is that of the hold when
-    somebody looked at it: if others are held by then, none pass. Left out, any rows are meant.
-    """
+    """Its name is that of something a guard holds back, as `transom contexts holds` shows it."""
 
     up_to: int = Field(ge=1)
+    """How many rows of it the guard lets pass."""
     until: Time
+    """Until when, with its offset (RFC 3339)."""
     content: str | None = Field(default=None, max_length=64)
+    """The content of the hold when somebody looked at it: if others are held by then, none pass. Left out,
+    any rows are meant.
+    """
 
 
 def _references(freeze: Resource) -> Iterator[Key]:

@@ -1,7 +1,7 @@
 """What a Deployment and a RegionalDeployment are.
 
 Status of a zone, as its agent reports it (`ZoneStatus`), of a region (`fold_zones`), and of the whole
-(`controller.py`) have the same counts: `desired`, `ready`, `updated`, `observedGeneration`, `conditions`.
+(`controller.py`) have the same counts: those of `AppStatus`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from transom.catalog.rules import A_SET
+from transom.catalog.statuses import Conditions, Status
 from transom.model.kinds import REGION, Column, Kind, Spec
 from transom.model.names import LABEL_RULE, Key, is_label
 from transom.model.resources import JsonObject, Resource
@@ -22,11 +24,17 @@ class HealthCheck(Spec):
     """How to tell whether an instance serves: an HTTP GET that answers 2xx or 3xx, or a TCP connection."""
 
     kind: Literal["http", "tcp"] = "tcp"
+    """How to ask."""
     path: str = "/"
+    """What to GET, beginning with '/'. Only for http."""
     interval_seconds: float = Field(default=1.0, ge=0.1, le=60)
+    """How long to wait between two checks."""
     timeout_seconds: float = Field(default=1.0, ge=0.1, le=60)
-    unhealthy_after: int = Field(default=3, ge=1, le=100, description="failures in a row")
-    start_seconds: float = Field(default=30.0, ge=1, le=3600, description="how long starting may take")
+    """How long an answer may take."""
+    unhealthy_after: int = Field(default=3, ge=1, le=100)
+    """How many failures in a row make an instance unhealthy."""
+    start_seconds: float = Field(default=30.0, ge=1, le=3600)
+    """How long starting may take."""
 
     @field_validator("path")
     @classmethod
@@ -44,10 +52,15 @@ class AppSpec(Spec):
     """
 
     app: str
+    """What the app is called: a DNS label. API keys and gateways name it so."""
     version: str = Field(min_length=1, max_length=128)
+    """Which version of the app this is, in words of its own. A change replaces the instances."""
     command: list[str] = Field(min_length=1, max_length=256)
+    """The program and its arguments. `$(NAME)` in an argument stands for a variable of the environment."""
     env: dict[str, str] = Field(default_factory=dict)
+    """Variables of the environment. PORT and those beginning with TRANSOM_ are set by transom."""
     health_check: HealthCheck = HealthCheck()
+    """How to tell whether an instance serves."""
 
     @field_validator("app")
     @classmethod
@@ -78,8 +91,11 @@ class DeploymentSpec(AppSpec):
     """An app in `regions`, with `instances` in each region, spread over its zones (or the `zones` named)."""
 
     instances: int = Field(default=1, ge=0, le=INSTANCES_MAX)
-    regions: list[str] = Field(min_length=1)
-    zones: list[str] = Field(default_factory=list)
+    """How many instances run in each region."""
+    regions: list[str] = Field(min_length=1, json_schema_extra=A_SET)
+    """The regions it runs in. They must exist."""
+    zones: list[str] = Field(default_factory=list, json_schema_extra=A_SET)
+    """The zones it runs in, in each region that has them; left out, all."""
 
     @field_validator("regions", "zones")
     @classmethod
@@ -96,7 +112,9 @@ class RegionalDeploymentSpec(AppSpec):
     """What one region runs: how many instances in each of its zones."""
 
     region: str
+    """The region that runs it."""
     zones: dict[str, int]
+    """How many instances run in each zone."""
 
     @model_validator(mode="after")
     def _counts(self) -> "RegionalDeploymentSpec":
@@ -104,6 +122,28 @@ class RegionalDeploymentSpec(AppSpec):
             if not 0 <= count <= INSTANCES_MAX:
                 raise ValueError(f"zone {zone!r}: {count} instances; at most {INSTANCES_MAX}")
         return self
+
+
+class AppStatus(Status):
+    """How far what runs is what was asked for."""
+
+    desired: int = 0
+    """How many instances are to run."""
+    ready: int = 0
+    """How many of them serve."""
+    updated: int = 0
+    """How many of them run the version asked for."""
+    observed_generation: int = 0
+    """The generation that this status answers."""
+    conditions: Conditions = Field(default_factory=list)
+    """Statements about the whole; the type Ready says whether everything runs as asked for."""
+
+
+class DeploymentStatus(AppStatus):
+    """How far what runs in all regions is what was asked for."""
+
+    regions: dict[str, Any] = Field(default_factory=dict)
+    """For each region its counts, and in which state it is and why."""
 
 
 def _deployment_references(deployment: Resource) -> Iterator[Key]:
@@ -173,6 +213,7 @@ DEPLOYMENT = Kind(
     plural="deployments",
     short_names=("deploy",),
     spec=DeploymentSpec,
+    status=DeploymentStatus,
     status_owner=CONTROLLER,
     references=_deployment_references,
     finalizers=(f"transom.dev/{CONTROLLER}",),
@@ -188,6 +229,7 @@ REGIONAL_DEPLOYMENT = Kind(
     plural="regionaldeployments",
     short_names=("rdeploy",),
     spec=RegionalDeploymentSpec,
+    status=AppStatus,
     owner=CONTROLLER,
     status_owner=REGION,
     reads=("Deployment", "Region"),

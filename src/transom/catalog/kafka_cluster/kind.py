@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from transom.catalog.rules import RegionNames, distinct, references_to_regions
+from transom.catalog.rules import A_SET, RegionNames, distinct, references_to_regions
 from transom.model.kinds import Column, Kind, Spec
 
 SERVERS_MAX = 64
@@ -26,20 +26,22 @@ def _server(text: str) -> str:
 
 Servers = Annotated[
     list[Annotated[str, Field(max_length=261, pattern=r"^\S+\z"), AfterValidator(_server)]],
-    Field(min_length=1, max_length=SERVERS_MAX),
+    Field(min_length=1, max_length=SERVERS_MAX, json_schema_extra=A_SET),
     AfterValidator(distinct),
 ]
 
 
 class KafkaClusterSpec(Spec):
-    """Where a cluster is and how to speak to it. `regions` are those that know of it; its tenant's when it is
-    left out.
-    """
+    """Where a cluster of Apache Kafka is and how to speak to it."""
 
     title: str = Field(default="", max_length=200)
+    """What it is called, for people."""
     bootstrap_servers: Servers
+    """Where clients ask first: HOST:PORT, an IPv6 address in brackets."""
     security: Literal["plaintext", "tls"] = "tls"
+    """How clients speak to it."""
     regions: RegionNames | None = None
+    """The regions that know of it; its tenant's when it is left out."""
 
 
 KAFKA_CLUSTER = Kind(

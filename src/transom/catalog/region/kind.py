@@ -16,7 +16,9 @@ class Zone(Spec):
     """A zone of a region and the driver that makes things real there."""
 
     name: str
+    """The zone's name: a DNS label, unique in its region."""
     driver: Literal["process", "null"] = "process"
+    """What makes things real: processes of the zone's own machine, or nothing at all."""
 
     @field_validator("name")
     @classmethod
@@ -27,11 +29,20 @@ class Zone(Spec):
 
 
 class RegionSpec(Spec):
-    """`log` is the address of the region's log; the key for it is in the hub's folder for link keys."""
+    """Where things run: its zones, and the log through which the hub speaks to it."""
 
     environment: str = "production"
-    zones: list[Zone] = Field(min_length=1, default_factory=lambda: [Zone(name="a")])
-    log: str = Field(description="https://HOST:PORT of the log's server, or kafka+tls://USER@HOST:PORT")
+    """What the region is for, as test, stage or production."""
+    zones: list[Zone] = Field(
+        min_length=1,
+        default_factory=lambda: [Zone(name="a")],
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    """The parts of the region that fail on their own, each with a driver."""
+    log: str
+    """The address of the region's log: https://HOST:PORT of the log's server, or kafka+tls://USER@HOST:PORT.
+    The key for it is in the hub's folder for link keys.
+    """
 
     @field_validator("environment")
     @classmethod

@@ -8,18 +8,20 @@ from transom.model.resources import Resource
 
 
 class TenantSpec(Spec):
-    """A tenant: a title for people, whether it is served, where, how old knowledge may be, and how much.
-
-    `suspended` refuses every request with one of its keys. `regions` are those that know of it; every region
-    when it is left out. `max_stale_seconds` refuses its requests in a region that has heard nothing from the
-    hub for so long; left out, a region serves for ever. `requests_per_second` is a limit of each gateway.
-    """
+    """Whose something is: a team or a customer, whether it is served, where, and how much."""
 
     title: str = Field(default="", max_length=200)
+    """What it is called, for people."""
     suspended: bool = False
+    """Refuses every request with one of its keys."""
     regions: RegionNames | None = None
+    """The regions that know of it; every region when it is left out."""
     max_stale_seconds: float | None = Field(default=None, gt=0)
+    """Refuses its requests in a region that has heard nothing from the hub for so long. Left out, a region
+    serves for ever.
+    """
     requests_per_second: float | None = Field(default=None, gt=0)
+    """A limit of each gateway."""
 
 
 def _state(tenant: Resource) -> str:
