@@ -23,7 +23,7 @@ from transom.hub.changes import Actor
 from transom.hub.relay import CHANGES, Relay
 from transom.hub.store import Store
 from transom.hub.store_postgres_setup import postgres_database
-from transom.hub.store_write import ChangeEvent
+from transom.hub.store_rows import ChangeEvent
 from transom.logs.kafka import KafkaLog
 from transom.logs.protocol import Entry, TopicPartition
 from transom.model.errors import UnknownTopicError

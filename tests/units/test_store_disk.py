@@ -21,13 +21,13 @@ from store_world import OWNER, by, deployment, make, open_store, people, region,
 
 from disk_parts import disk_of
 from transom.hub import migrations
-from transom.hub.changes import setting_status
+from transom.hub.changes import deleting, setting_status
 from transom.hub.store import Store
 from transom.hub.store_schema import HEAD, metadata
 from transom.hub.store_sqlite import SqliteDatabase
 from transom.logs.protocol import TopicPartition
 from transom.model.errors import InvalidError, NewerDataError, StorageFullError
-from transom.model.resources import from_json
+from transom.model.resources import Metadata, OwnerReference, Resource, from_json
 from transom.runtime.clock import ManualClock
 
 ALL = 10_000
@@ -313,3 +313,31 @@ async def test_a_store_cannot_be_made_on_a_full_disk(small_disk: Path) -> None:
     store = await open_store(small_disk / "hub.db")
     await make(store, tenant())
     await store.close()
+
+
+async def test_what_the_release_before_stored_is_kept_and_can_be_brought_back(tmp_path: Path) -> None:
+    path = tmp_path / "hub.db"
+    store = await open_store(path)
+    made, _, _ = await make(store, tenant(), region(), deployment())
+    mine = Resource("KafkaCluster", Metadata("mine", "acme"), spec={"bootstrapServers": ["kafka:9092"]})
+    (owner,) = await make(store, mine)
+    reference = OwnerReference("transom.dev/v1", owner.kind, "mine", owner.metadata.uid)
+    its = mine.with_metadata(name="its", owner_references=[reference])
+    await make(store, its)
+    await store.write(people(its, deleting(its.key)))
+    await store.close()
+    script = (
+        "DROP TABLE dependents; DROP INDEX resources_restorable;"
+        "ALTER TABLE resources DROP COLUMN deleted_at;"
+        "ALTER TABLE history DROP COLUMN source; UPDATE alembic_version SET version_num = '0003'"
+    )
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript(script)
+    store = await open_store(path)
+    (deleted,) = [event for event in await store.events(0, 100) if event.event == "DELETED"]
+    assert (await store.get(made.key), deleted.source) == (made, "")
+    await store.close()
+    assert rows_of(path, "SELECT key, deleted_at FROM resources WHERE deleted_at IS NOT NULL") == [
+        (str(its.key), deleted.at)
+    ]
+    assert rows_of(path, "SELECT key, owner_uid FROM dependents") == [(str(its.key), owner.metadata.uid)]

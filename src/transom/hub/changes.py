@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import msgspec
 
+from transom.hub.ownership import check_unprotected, finalizers_for
 from transom.model.errors import (
     ConflictError,
     ExistsError,
@@ -45,6 +46,9 @@ class Change:
 
     `outdated` is asked about what was deleted last under this key, when nothing is held: whether this change
     is older than that, and must not bring it back (invariant 2). `trace` is its traceparent, if it has one.
+
+    `propagation` is for deletions (`hub.ownership`). `gone` names resources, by key and uid, that must not
+    live any more, or this change is refused: it follows from their end.
     """
 
     key: Key
@@ -53,6 +57,8 @@ class Change:
     why: str = ""
     outdated: Callable[[Resource], bool] | None = None
     trace: str = ""
+    propagation: str = ""
+    gone: tuple[tuple[Key, str], ...] = ()
 
 
 # --- what people and controllers ask for ---------------------------------------------------------------
@@ -71,7 +77,7 @@ def creating(resource: Resource) -> Wanted:
 
 
 def replacing(resource: Resource) -> Wanted:
-    """Replace spec, labels, annotations and finalizers.
+    """Replace spec, labels, annotations, finalizers and whom it was made for.
 
     With a `resourceVersion` in its metadata it must be the one held, else `ConflictError`; so for one that
     is being deleted. Status stays.
@@ -91,6 +97,7 @@ def replacing(resource: Resource) -> Wanted:
                 labels=resource.metadata.labels,
                 annotations=resource.metadata.annotations,
                 finalizers=resource.metadata.finalizers or held.metadata.finalizers,
+                owner_references=resource.metadata.owner_references,
             ),
             status=held.status,
         )
@@ -126,6 +133,7 @@ def merge_patching(key: Key, patch: JsonObject) -> Wanted:
             labels=resource.metadata.labels,
             annotations=resource.metadata.annotations,
             finalizers=resource.metadata.finalizers,
+            owner_references=resource.metadata.owner_references,
         )
         return msgspec.structs.replace(resource, metadata=kept)
 
@@ -214,7 +222,7 @@ def evaluate(kind: Kind, held: Held, change: Change, uid: str, now: str) -> Held
     """
     wanted = change.wanted(held)
     if wanted is None:
-        return _deleted(kind, held, change.actor, now)
+        return _deleted(kind, held, change, now)
     if wanted.key != change.key:
         raise InvalidError(str(change.key), [Problem("metadata", f"is that of {wanted.key}")])
     if held is None:
@@ -270,18 +278,25 @@ def _updated(kind: Kind, held: Resource, wanted: Resource, actor: Actor) -> Held
         labels=wanted.metadata.labels,
         annotations=wanted.metadata.annotations,
         finalizers=wanted.metadata.finalizers,
+        owner_references=wanted.metadata.owner_references,
     )
     after = Resource(held.kind, kept, kind.api_version, wanted.spec, wanted.status)
     return held if after == held else after
 
 
-def _deleted(kind: Kind, held: Held, actor: Actor, now: str) -> Held:
-    _require_owner(kind, actor, "delete")
-    if held is None or not held.metadata.finalizers:
+def _deleted(kind: Kind, held: Held, change: Change, now: str) -> Held:
+    _require_owner(kind, change.actor, "delete")
+    if held is None:
+        return None
+    check_unprotected(held)
+    finalizers = finalizers_for(change.propagation, held.metadata.finalizers)
+    if not finalizers:
         return None
     if held.deleting:
-        return held
-    return held.with_metadata(deletion_timestamp=now, generation=held.metadata.generation + 1)
+        same = finalizers == held.metadata.finalizers
+        return held if same else held.with_metadata(finalizers=finalizers)
+    generation = held.metadata.generation + 1
+    return held.with_metadata(deletion_timestamp=now, generation=generation, finalizers=finalizers)
 
 
 def _check_region(kind: Kind, held: Resource, wanted: Resource) -> None:
@@ -293,7 +308,8 @@ def _check_region(kind: Kind, held: Resource, wanted: Resource) -> None:
 
 
 def _described(resource: Resource) -> tuple[Any, ...]:
-    return resource.metadata.labels, resource.metadata.annotations
+    meta = resource.metadata
+    return meta.labels, meta.annotations, meta.owner_references
 
 
 def _require_owner(kind: Kind, actor: Actor, verb: str) -> None:

@@ -12,12 +12,13 @@ from transom.model.resources import Resource, from_json
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One change as the history has it: "ADDED", "MODIFIED" or "DELETED", by whom, when and why."""
+    """One change as the history has it: "ADDED", "MODIFIED" or "DELETED", by whom, from where, when, why."""
 
     revision: int
     event: str
     role: str
     who: str
+    source: str
     why: str
     at: str
     resource: Resource
@@ -62,6 +63,15 @@ def prune(db: Connection, status_before: str, all_before: str) -> None:
 def _events(db: Connection, query: Select[Any]) -> list[Event]:
     rows = db.execute(query).mappings()
     return [
-        Event(r["revision"], r["event"], r["role"], r["who"], r["why"], r["at"], from_json(r["body"]))
-        for r in rows
+        Event(
+            row["revision"],
+            row["event"],
+            row["role"],
+            row["who"],
+            row["source"],
+            row["why"],
+            row["at"],
+            from_json(row["body"]),
+        )
+        for row in rows
     ]

@@ -3,9 +3,12 @@
 - `counter`: one row. `revision` rises with every write, under the row's lock, so commit order and revision
   order are the same. `epoch` is this storage's incarnation.
 - `resources`: the newest state of each resource; a deleted one stays as a row with `deleted`, so that
-  publishers learn of it. `described_revision` rises with all but the status.
+  publishers learn of it. `described_revision` rises with all but the status. `deleted_at` is when, for as
+  long as it can be brought back.
 - `history`: every change with who, when, why and what. Watches read it, too. `described` tells changes of
-  what was declared, which are kept long, from those of the status alone.
+  what was declared, which are kept long, from those of the status alone. `source` is from where.
+- `dependents`: for whom a resource that people own was made (`ownerReferences`), deleted ones included;
+  what controllers made is found by `resources.owner_uid`.
 - `outbox`: what the relay carries to the hub's log. The columns Debezium's outbox event router expects:
   https://debezium.io/documentation/reference/stable/transformations/outbox-event-router.html
   `traceparent` is the request's (`runtime.tracing`).
@@ -33,7 +36,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0003"
+HEAD = "0005"
 """The newest migration, so that a start with nothing to migrate need not load the tool for it."""
 
 TEXT = String().with_variant(String(collation="C"), "postgresql")
@@ -65,12 +68,28 @@ resources = Table(
     Column("owner_uid", TEXT),
     Column("deleted", Boolean, nullable=False),
     Column("body", LargeBinary, nullable=False),
+    Column("deleted_at", TEXT),
 )
 Index("resources_by_region", resources.c.region, resources.c.described_revision)
 Index("resources_by_owner", resources.c.owner_uid)
 Index("resources_by_kind", resources.c.kind, resources.c.namespace, resources.c.name)
 Index("resources_by_namespace", resources.c.namespace)
 Index("resources_by_described", resources.c.described_revision)
+_RESTORABLE = text("deleted_at IS NOT NULL")
+Index(
+    "resources_restorable",
+    resources.c.deleted_at,
+    sqlite_where=_RESTORABLE,
+    postgresql_where=_RESTORABLE,
+)
+
+dependents = Table(
+    "dependents",
+    metadata,
+    Column("key", TEXT, primary_key=True),
+    Column("owner_uid", TEXT, primary_key=True),
+)
+Index("dependents_by_owner", dependents.c.owner_uid)
 
 history = Table(
     "history",
@@ -87,6 +106,7 @@ history = Table(
     Column("generation", BigInteger, nullable=False),
     Column("described", Boolean, nullable=False),
     Column("body", LargeBinary, nullable=False),
+    Column("source", TEXT, nullable=False, server_default=""),
 )
 Index("history_by_key", history.c.kind, history.c.namespace, history.c.name, history.c.revision)
 

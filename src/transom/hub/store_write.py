@@ -4,23 +4,22 @@ Evaluating reads; nothing is written before every change of the batch has been a
 refused one needs no undoing. The counter's row is locked from the beginning to the commit, so revision order
 is commit order (serial ids are given before the commit, and readers lose late committers). Each change gets
 its revision when it is accepted: a later one of the same batch must see it, or two writers who read the same
-state would both be let through.
+state would both be let through. Next on the data's way: `store_rows`.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import msgspec
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError
 
-from transom.hub.changes import Actor, Change, Held, evaluate
+from transom.hub.changes import Change, Held, evaluate
 from transom.hub.store_counter import locked_revision
 from transom.hub.store_duties import fenced, lost
 from transom.hub.store_engine import Transactions, contains, is_storable, put
-from transom.hub.store_schema import counter, history, outbox, positions, resources
+from transom.hub.store_rows import Accepted, write_rows
+from transom.hub.store_schema import positions, resources
 from transom.logs.protocol import TopicPartition
 from transom.model.errors import (
     BrokenInvariantError,
@@ -29,15 +28,14 @@ from transom.model.errors import (
     Problem,
     TransomError,
 )
-from transom.model.kinds import Catalog, Kind
+from transom.model.kinds import PEOPLE, Catalog, Kind
 from transom.model.names import Key
-from transom.model.resources import Resource, from_json, to_json
+from transom.model.resources import Resource, from_json
 from transom.runtime.clock import Clock, timestamp
 from transom.runtime.duties import Lease
 from transom.runtime.randomness import Randomness
 from transom.runtime.steps import step
 from transom.runtime.telemetry import get_logger
-from transom.runtime.tracing import new_traceparent
 
 log_event = get_logger(__name__)
 
@@ -70,42 +68,6 @@ class Committed(NamedTuple):
     kinds: frozenset[str]
 
 
-@dataclass
-class _Accepted:
-    """A change that will be written."""
-
-    kind: Kind
-    before: Held
-    after: Held
-    actor: Actor
-    why: str
-    trace: str
-
-    @property
-    def last(self) -> Resource:
-        """What is there afterwards, or was there last."""
-        resource = self.after or self.before
-        assert resource is not None  # noqa: S101  # a change from nothing to nothing is not accepted
-        return resource
-
-    @property
-    def event(self) -> str:
-        """How watches call it."""
-        if self.before is None:
-            return "ADDED"
-        return "DELETED" if self.after is None else "MODIFIED"
-
-    @property
-    def region(self) -> str:
-        """The region that is to have it; empty when it stays at the hub."""
-        return self.kind.region_of(self.last) if self.kind.region_of else ""
-
-    @property
-    def described(self) -> bool:
-        """Whether anything but the status changed."""
-        return self.before is None or self.after is None or self.before.desired() != self.after.desired()
-
-
 class _Batch:
     """The resources a transaction has read, as they are after the changes accepted so far."""
 
@@ -117,7 +79,7 @@ class _Batch:
         self.now = now
         self._held: dict[Key, Held] = {}
         self._buried: dict[Key, Resource] = {}
-        self.accepted: list[_Accepted] = []
+        self.accepted: list[Accepted] = []
 
     def load(self, keys: Iterable[Key]) -> None:
         """Read the resources of `keys` that were not read yet."""
@@ -157,6 +119,7 @@ class _Batch:
         kind = self._catalog[change.key.kind]
         if not is_storable(f"{change.key}{change.actor.who}{change.why}"):
             raise InvalidError(str(change.key), [Problem("", "must be text without the character NUL")])
+        self._check_gone(change)
         held = self._get(change.key)
         buried = self._buried.get(change.key)
         if held is None and buried is not None and change.outdated and change.outdated(buried):
@@ -168,7 +131,7 @@ class _Batch:
             self._check_references(kind, after, held)
         if after is None or after.deleting:
             self._check_guards(kind, change.key)
-        self.accepted.append(_Accepted(kind, held, after, change.actor, change.why, change.trace or trace))
+        self.accepted.append(Accepted(kind, held, after, change.actor, change.why, change.trace or trace))
         if after is None:
             self._buried[change.key] = self.accepted[-1].last
         else:
@@ -197,10 +160,18 @@ class _Batch:
         if problems:
             raise InvalidError(str(after.key), problems)
         owner = after.owner
-        if owner is not None and before is None:
+        # What people make for nobody is collected, as in Kubernetes; a controller acted on an old state.
+        if owner is not None and before is None and kind.owner != PEOPLE:
             found = self._get(Key(owner.kind, after.metadata.namespace, owner.name))
             if found is None or found.metadata.uid != owner.uid or found.deleting:
                 raise ConflictError(f"{after.key} is for {owner.kind} {owner.name!r}, which is gone or going")
+
+    def _check_gone(self, change: Change) -> None:
+        """What follows from the end of something is refused while that lives."""
+        for key, uid in change.gone:
+            held = self._get(key)
+            if held is not None and held.metadata.uid == uid and not held.deleting:
+                raise ConflictError(f"{change.key} stays: {key}, for which it was made, is there")
 
     def _check_guards(self, kind: Kind, key: Key) -> None:
         """A tenant with resources, or a region that has deployments or is named anywhere, is not deleted."""
@@ -269,7 +240,7 @@ def commit(
             at: [_outcome(batch, change, job.trace) for change in job.changes] for at, job in allowed.items()
         }
         if batch.accepted:
-            _write(db, batch, randomness)
+            write_rows(db, batch.accepted, batch.first, batch.now, randomness)
         _remember(db, allowed.values())
         step("store.committing")
         came_of = batch.first - 1, batch.revision, batch.regions, batch.kinds
@@ -293,90 +264,6 @@ def _outcome(batch: _Batch, change: Change, trace: str) -> Held | TransomError:
         return BrokenInvariantError(f"{change.key}: {type(error).__name__} while evaluating the change")
 
 
-def _write(db: Connection, batch: _Batch, randomness: Randomness) -> None:
-    rows: dict[Key, dict[str, Any]] = {}
-    events: list[dict[str, Any]] = []
-    messages: list[dict[str, Any]] = []
-    for revision, change in enumerate(batch.accepted, batch.first):
-        last = change.last if change.after else change.last.with_metadata(resource_version=str(revision))
-        body = to_json(last)
-        described = rows.get(last.key, {}).get("described_revision", 0)
-        rows[last.key] = {
-            "key": str(last.key),
-            "kind": last.key.kind,
-            "namespace": last.key.namespace,
-            "name": last.key.name,
-            "uid": last.metadata.uid,
-            "revision": revision,
-            "described_revision": revision if change.described else described,
-            "region": change.region or None,
-            "owner_uid": last.owner.uid if last.owner else None,
-            "deleted": change.after is None,
-            "body": body,
-        }
-        events.append(_history_row(change, last, body, revision, batch.now))
-        messages.append(_outbox_row(change, last, revision, randomness))
-    fresh = [row for row in rows.values() if row["described_revision"]]
-    restated = [
-        {"k": row["key"], "at": row["revision"], "b": row["body"]}
-        for row in rows.values()
-        if not row["described_revision"]
-    ]
-    if fresh:
-        put(db, resources, fresh)
-    if restated:
-        db.execute(_RESTATE, restated)
-    db.execute(insert(history), events)
-    db.execute(insert(outbox), messages)
-    db.execute(update(counter).values(revision=batch.revision))
-
-
-_RESTATE = (
-    update(resources)
-    .where(resources.c.key == bindparam("k"))
-    .values(revision=bindparam("at"), body=bindparam("b"))
-)
-"""Writes a new status; `described_revision` stays, so nobody is told again what they know."""
-
-
-def _history_row(change: _Accepted, last: Resource, body: bytes, revision: int, now: str) -> dict[str, Any]:
-    return {
-        "revision": revision,
-        "kind": last.key.kind,
-        "namespace": last.key.namespace,
-        "name": last.key.name,
-        "event": change.event,
-        "role": change.actor.role,
-        "who": change.actor.who,
-        "why": change.why,
-        "at": now,
-        "generation": last.metadata.generation,
-        "described": change.described,
-        "body": body,
-    }
-
-
-class ChangeEvent(msgspec.Struct, frozen=True, rename="camel"):
-    """What an outbox event says. Readers wake up on it and read the store; they never act on it."""
-
-    revision: int
-    uid: str
-    generation: int
-
-
-def _outbox_row(change: _Accepted, last: Resource, revision: int, randomness: Randomness) -> dict[str, Any]:
-    event = ChangeEvent(revision, last.metadata.uid, last.metadata.generation)
-    return {
-        "revision": revision,
-        "id": randomness.uid(),
-        "aggregatetype": last.key.kind,
-        "aggregateid": str(last.key),
-        "type": change.event,
-        "payload": msgspec.json.encode(event),
-        "traceparent": change.trace or new_traceparent(randomness),
-    }
-
-
 def _remember(db: Connection, jobs: Iterable[Job]) -> None:
     newest = {(job.reader, at): offset for job in jobs for at, offset in job.offsets.items()}
     rows = [
@@ -387,7 +274,7 @@ def _remember(db: Connection, jobs: Iterable[Job]) -> None:
         put(db, positions, rows)
 
 
-def _guarded_by(column: str, change: _Accepted) -> str:
+def _guarded_by(column: str, change: Accepted) -> str:
     last = change.last
     if column == "namespace":
         return last.metadata.namespace

@@ -72,6 +72,10 @@ class ForbiddenError(TransomError):
     """The writer does not own what it tried to write (invariant 6)."""
 
 
+class ProtectedError(ForbiddenError):
+    """Its label `transom.dev/protected: "true"` keeps it from being deleted: take the label away first."""
+
+
 class UnauthorizedError(TransomError):
     """The key is missing or is not the one expected."""
 

@@ -19,13 +19,18 @@ JsonObject = dict[str, Any]
 
 
 class OwnerReference(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """Points from a resource to the one it was made for; always of the same namespace."""
+    """Points from a resource to the one it was made for; always of the same namespace.
+
+    `block_owner_deletion`: an owner deleted in the foreground waits until this one is gone.
+    https://kubernetes.io/docs/concepts/overview/working-with-objects/owners-dependents/
+    """
 
     api_version: str
     kind: str
     name: str
     uid: str
     controller: bool = False
+    block_owner_deletion: bool = False
 
 
 class ManagedFields(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

@@ -112,6 +112,7 @@ class _OwnerReference(_Part):
     name: str
     uid: str
     controller: bool = False
+    block_owner_deletion: bool = False
 
 
 class _Metadata(_Part):

@@ -174,7 +174,10 @@ def _restricts(kind: ContextKind[Any], resource: Resource) -> bool:
 
 def _replacing(now: Resource, then: Resource) -> Wanted:
     version = now.metadata.resource_version
-    resource = _bare(then).with_metadata(resource_version=version, uid=now.metadata.uid)
+    owners = now.metadata.owner_references
+    resource = _bare(then).with_metadata(
+        resource_version=version, uid=now.metadata.uid, owner_references=owners
+    )
 
     def wanted(held: Held) -> Held:
         return replacing(resource)(held)
