@@ -14,6 +14,7 @@ from transom.logs.kafka_produce import Producer
 
 CODECS = (0, 1, 2, 3, 4)
 SOURCES_PRODUCER = Producer(4711, 3)
+LEADERS_EPOCH = 5
 _BASE, _EPOCH, _ATTRIBUTES, _LAST, _COUNT = (0, 8), (12, 4), (21, 2), (23, 4), (57, 4)
 
 
@@ -44,6 +45,7 @@ def batch_bytes(
     attributes: int = 0,
     producer: Producer = SOURCES_PRODUCER,
     max_timestamp: int | None = None,
+    epoch: int = LEADERS_EPOCH,
 ) -> bytes:
     """A batch of the source. `base` and `last` are its first and last offset, where records at its ends are
     gone; `attributes` are set beside the codec.
@@ -58,7 +60,7 @@ def batch_bytes(
     body = Body(packed, codec | attributes, len(made), first_ms, newest)
     whole = bytearray(batches.stamped(body, producer, 17))
     _put(whole, _BASE, base)
-    _put(whole, _EPOCH, 5)
+    _put(whole, _EPOCH, epoch)
     _put(whole, _LAST, last - base)
     return bytes(checksummed(whole))
 

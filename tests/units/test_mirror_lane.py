@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mirror_batches import batch_bytes, checksummed, control_bytes, record
+from mirror_batches import LEADERS_EPOCH, batch_bytes, checksummed, control_bytes, record
 from transom.links.kafka.lane import FLYING_MAX, Lane, Outcome, Way
 from transom.links.kafka.offset_map import Break, OffsetMap
 from transom.logs.kafka_produce import Producer
@@ -15,8 +15,9 @@ PRODUCER = Producer(7, 0)
 
 
 def lane_at(source: int = 0, target: int = 0) -> Lane:
-    """A lane whose beginning is kept."""
+    """A lane whose beginning is kept, as is who leads the source."""
     lane = Lane(FROM, TO, "a", OffsetMap(), source, target)
+    lane.epochs.read(LEADERS_EPOCH, source - 1)
     lane.kept(lane.version)
     return lane
 
@@ -45,6 +46,17 @@ def test_nothing_goes_out_before_its_break_is_kept():
     lane.take(PRODUCER, join=True)
     assert lane.unkept
     assert not lane.sendable
+    lane.kept(lane.version)
+    assert lane.sendable
+
+
+def test_nothing_of_another_leader_goes_out_before_that_is_kept():
+    lane = lane_at()
+    fetched(lane, batch_of(0), batch_of(1, epoch=LEADERS_EPOCH + 1))
+    assert lane.take(PRODUCER, join=True).count == 1
+    assert lane.unkept
+    assert not lane.sendable
+    assert lane.epochs.known[-1] == (LEADERS_EPOCH + 1, 1)
     lane.kept(lane.version)
     assert lane.sendable
 

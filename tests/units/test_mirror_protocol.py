@@ -76,7 +76,14 @@ class Reading:
 
 @given(
     st.lists(
-        st.builds(Wanted, st.sampled_from(IDS), st.integers(0, 500), OFFSETS, st.integers(1, 1 << 30)),
+        st.builds(
+            Wanted,
+            st.sampled_from(IDS),
+            st.integers(0, 500),
+            OFFSETS,
+            st.integers(1, 1 << 30),
+            st.integers(-1, 99),
+        ),
         max_size=200,
     )
 )
@@ -90,10 +97,10 @@ def test_what_is_fetched_is_asked_for_in_one_request(wanted):
         assert topic_id != before
         before = topic_id
         for _ in range(asked.unsigned() - 1):
-            partition, leader, offset, fetched, start, size = asked.numbers("iiqiqi")
-            assert (leader, fetched, start) == (-1, -1, -1)
+            partition, leader, offset, epoch, start, size = asked.numbers("iiqiqi")
+            assert (leader, start) == (-1, -1)
             asked.no_tags()
-            found.append(Wanted(topic_id, partition, offset, size))
+            found.append(Wanted(topic_id, partition, offset, size, epoch))
         asked.no_tags()
     assert found == wanted
     assert (asked.unsigned(), asked.unsigned()) == (1, 1)
@@ -110,7 +117,8 @@ def compact(count: int) -> bytes:
     return bytes([*out, value])
 
 
-TAGS = st.sampled_from((b"\0", b"\1\5\3abc", b"\2\0\0\x81\1\2xy"))
+TAGS = st.sampled_from((b"\0", b"\1\5\3abc", b"\2\4\0\x81\1\2xy"))
+DIVERGING = b"\2\0\x0d" + struct.pack(">iq", 3, 70) + b"\0\5\1z"
 FETCHED = st.builds(
     Fetched,
     st.sampled_from(IDS),
@@ -121,6 +129,7 @@ FETCHED = st.builds(
     OFFSETS,
     st.lists(st.tuples(OFFSETS, OFFSETS), max_size=3),
     st.sampled_from((b"", b"x" * 126, b"y" * 127, b"z" * 20_000)).map(memoryview),
+    st.booleans(),
 )
 
 
@@ -134,7 +143,7 @@ def test_answers_are_read_with_tags_that_nobody_knows_yet(told, tags, null):
         out += b"".join(struct.pack(">qq", *one) + tags for one in each.aborted)
         out += struct.pack(">i", -1)
         out += b"\0" if null and not each.records else compact(len(each.records)) + bytes(each.records)
-        out += tags + tags
+        out += (DIVERGING if each.diverged else tags) + tags
     assert fetching._decoded(memoryview(out + tags)) == (0, told)
 
 

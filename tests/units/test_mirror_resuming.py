@@ -3,10 +3,12 @@
 import msgspec
 import pytest
 
+from transom.links.kafka.epochs import Epoch
 from transom.links.kafka.ledger import GAPS_MAX, Gap, Kept, PartitionRecord
 from transom.links.kafka.offset_map import Break
 from transom.links.kafka.resuming import Policy, Sight, Skip, resumed
 from transom.links.kafka.tail import Tail
+from transom.logs.kafka_epochs import EpochEnd
 from transom.logs.protocol import TopicPartition
 
 FROM, TO = TopicPartition("orders", 3), TopicPartition("eu.orders", 3)
@@ -23,6 +25,8 @@ def kept(*breaks: tuple[int, int], record: PartitionRecord = RECORD) -> Kept:
 
 
 STEADY = kept((10, 0))
+LED = msgspec.structs.replace(RECORD, epochs=(Epoch(3, 9), Epoch(4, 50)))
+"""The source was led in epoch 3 up to offset 50."""
 
 
 def test_a_new_partition_begins_where_the_source_begins():
@@ -67,6 +71,21 @@ def test_who_took_it_last_and_wrote_nothing_is_believed_where_it_began():
         (FOLLOWED._replace(source_id="z"), STEADY, "made anew; the one before was mirrored up to offset 70"),
         (FOLLOWED._replace(start=75), STEADY, "lost offsets 70 to 74"),
         (FOLLOWED._replace(end=64), STEADY, "truncated: it ends at offset 64, and was mirrored up to 70"),
+        (
+            FOLLOWED._replace(epoch_end=EpochEnd(4, 33)),
+            kept((10, 0), record=LED),
+            "truncated at offset 33 and written anew from there; it was mirrored up to 70",
+        ),
+        (
+            FOLLOWED._replace(epoch_end=EpochEnd(3, 60)),
+            kept((10, 0), record=LED),
+            "truncated at offset 50 and written anew from there; it was mirrored up to 70",
+        ),
+        (
+            FOLLOWED._replace(epoch_end=EpochEnd(-1, -1)),
+            kept((10, 0), record=LED),
+            "knows nothing of the leaders that wrote what was mirrored up to offset 70",
+        ),
     ],
 )
 def test_what_is_wrong_stops_the_partition_is_said_and_kept_once(sight, held, kind):
@@ -174,3 +193,27 @@ def test_of_a_compacted_topic_it_is_known_when_the_copy_had_all_there_was():
         later._replace(target_id="c", tail=Tail(1, 0, None)), kept((10, 0), record=record), Policy()
     )
     assert (anew.deletes.complete_at, made_anew.complete_at) == (0.0, later.now)
+
+
+def test_a_source_that_agrees_goes_on_and_what_was_not_reached_of_its_leaders_is_forgotten():
+    led = msgspec.structs.replace(LED, epochs=(*LED.epochs, Epoch(6, 70), Epoch(7, 80)))
+    sight = FOLLOWED._replace(epoch_end=EpochEnd(4, 70))
+    lane, record = resumed(sight, kept((10, 0), record=led), Policy())
+    assert (lane.fetch_at, lane.stopped, record.gaps) == (70, None, ())
+    assert lane.epochs.known == record.epochs == LED.epochs
+    assert lane.epochs.before(lane.fetch_at) == 4
+
+
+def test_told_to_go_on_it_copies_what_the_source_has_instead_of_what_it_lost():
+    sight = FOLLOWED._replace(epoch_end=EpochEnd(4, 33))
+    lane, record = resumed(sight, kept((10, 0), record=LED), CONTINUE)
+    assert (lane.fetch_at, lane.stopped, lane.epochs.known) == (33, None, ())
+    assert [(gap.begin, gap.end) for gap in record.gaps] == [(33, 70)]
+    assert lane.map.breaks == [Break(10, 0), Break(33, 61)]
+
+
+@pytest.mark.parametrize("skip", [Skip("one", 80), Skip("one", 70)])
+def test_behind_a_skip_nothing_is_known_of_leaders(skip):
+    sight = FOLLOWED._replace(epoch_end=EpochEnd(4, 33))
+    lane, record = resumed(sight, kept((10, 0), record=LED), Policy(), skip)
+    assert (lane.fetch_at, lane.stopped, record.epochs) == (skip.to, None, ())

@@ -8,7 +8,7 @@ and for batches that cannot go on as they are `recoding`.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import NamedTuple
 
 from crc32c import crc32c
@@ -54,11 +54,17 @@ class Batch(NamedTuple):
     producer_id: int
     size: int
     checksum: int
+    epoch: int
+    """Of the leader that it was written by."""
 
     @property
     def is_control(self) -> bool:
         """Whether it ends a transaction and holds no records of anybody."""
         return bool(self.attributes & CONTROL)
+
+    def is_of(self, producers: Container[int]) -> bool:
+        """Whether it is part of a transaction of one of them."""
+        return bool(self.attributes & TRANSACTIONAL) and self.producer_id in producers
 
     @property
     def is_whole(self) -> bool:
@@ -91,11 +97,11 @@ def split(records: memoryview) -> Iterator[Batch]:
             )
         if length > end - at:
             return
-        base, _, _, _, crc, attributes, last, first_ms, last_ms, producer, _, _, count = _HEADER.unpack_from(
-            records, at
+        base, _, epoch, _, crc, attributes, last, first_ms, last_ms, producer, _, _, count = (
+            _HEADER.unpack_from(records, at)
         )
         whole, following = records[at : at + length], base + last + 1
-        yield Batch(whole, base, following, attributes, last, first_ms, last_ms, producer, count, crc)
+        yield Batch(whole, base, following, attributes, last, first_ms, last_ms, producer, count, crc, epoch)
         at += length
 
 

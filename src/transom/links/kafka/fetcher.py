@@ -87,7 +87,10 @@ class Fetcher:
 
     async def _fetch(self, node: int, kind: int, lanes: Sequence[Lane]) -> None:
         by_place = {(UUID(lane.source_id).bytes, lane.source.partition): lane for lane in lanes}
-        wanted = [Wanted(*at, lane.fetch_at, _PARTITION_BYTES) for at, lane in by_place.items()]
+        wanted = [
+            Wanted(*at, lane.fetch_at, _PARTITION_BYTES, lane.epochs.before(lane.fetch_at))
+            for at, lane in by_place.items()
+        ]
         asked_at = self._clock.wall()
         try:
             told = await fetch(
@@ -119,6 +122,9 @@ class Fetcher:
             if each.error:
                 self._refused(lane, each.error)
                 continue
+            if each.diverged:
+                self._stale(lane, "the source was truncated, and written anew")
+                continue
             lane.trouble = ""
             lane.start, lane.stable, lane.high = each.start, each.stable, each.high
             if lane.deletes.missed(each.records, lane.fetch_at, asked_at, self._clock.wall()):
@@ -133,11 +139,15 @@ class Fetcher:
 
     def _refused(self, lane: Lane, code: int) -> None:
         if code in _STALE:
-            lane.stale = _STALE[code]
-            self._lanes.ended.set()
+            self._stale(lane, _STALE[code])
             return
         self._source.forget_layouts()
         self._rest(lane, api.code_name(code))
+
+    def _stale(self, lane: Lane, why: str) -> None:
+        """Where it goes on must be looked at anew."""
+        lane.stale = why
+        self._lanes.ended.set()
 
     def _rest(self, lane: Lane, trouble: str) -> None:
         """Ask no more for a moment."""

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from transom.links.kafka.epochs import UNKNOWN
 from transom.logs import kafka_api as api
 from transom.logs.kafka_cluster import KafkaCluster
 from transom.logs.kafka_stream import Call
@@ -23,20 +24,27 @@ _ABOUT = struct.Struct(">ihqqq")
 _ABORTED = struct.Struct(">qq")
 _ID_BYTES = 16
 _NO_TAGS = b"\0"
+_DIVERGING_EPOCH = 0
+"""The tag of the field that says so; it is left out when nothing diverges."""
 
 
 class Wanted(NamedTuple):
-    """What to fetch: a partition, by its topic's id, from this offset on, this many bytes of it at most."""
+    """What to fetch: a partition, by its topic's id, from this offset on, this many bytes of it at most.
+
+    With `epoch`, in which the record before was written, it is answered whether that is there (KIP-595).
+    """
 
     topic_id: bytes
     partition: int
     offset: int
     bytes_max: int
+    epoch: int = UNKNOWN
 
 
 class Fetched(NamedTuple):
     """What a broker has of a partition: where it begins and ends (`stable`: to where transactions have
-    ended), which transactions (producer id, first offset) were aborted, and the batches.
+    ended), which transactions (producer id, first offset) were aborted, and the batches; `diverged`: nothing,
+    as the record before was written in an epoch that did not come so far.
     """
 
     topic_id: bytes
@@ -47,6 +55,7 @@ class Fetched(NamedTuple):
     start: int
     aborted: Sequence[tuple[int, int]]
     records: memoryview
+    diverged: bool = False
 
 
 async def fetch(
@@ -79,8 +88,8 @@ def _encoded(wanted: Sequence[Wanted], wait_ms: int, bytes_max: int, isolation: 
     for topic_id, partitions in topics:
         pieces += (topic_id, _count(len(partitions)))
         for each in partitions:
-            # No leader epoch, no fetched epoch, no start: those are for followers.
-            pieces.append(_PARTITION.pack(each.partition, -1, each.offset, -1, -1, each.bytes_max))
+            # No leader epoch, as whoever leads may answer; no start: that is for followers.
+            pieces.append(_PARTITION.pack(each.partition, -1, each.offset, each.epoch, -1, each.bytes_max))
             pieces.append(_NO_TAGS)
         pieces.append(_NO_TAGS)
     pieces += (_count(0), b"\1", _NO_TAGS)  # no session, so nothing to forget; no rack
@@ -112,8 +121,9 @@ def _fetched(held: memoryview, at: int, topic_id: bytes) -> tuple[Fetched, int]:
         at = _behind_tags(held, at + _ABORTED.size)
     size, at = _unsigned(held, at + 4)  # behind the replica that would be nearer
     end = at + max(0, size - 1)
-    one = Fetched(topic_id, partition, error, high, stable, start, aborted, held[at:end])
-    return one, _behind_tags(held, end)
+    tags, behind = _tags(held, end)
+    diverged = _DIVERGING_EPOCH in tags
+    return Fetched(topic_id, partition, error, high, stable, start, aborted, held[at:end], diverged), behind
 
 
 def _count(items: int) -> bytes:
@@ -138,9 +148,18 @@ def _unsigned(held: memoryview, at: int) -> tuple[int, int]:
 
 
 def _behind_tags(held: memoryview, at: int) -> int:
+    return _tags(held, at)[1]
+
+
+def _tags(held: memoryview, at: int) -> tuple[Sequence[int], int]:
+    """Which tagged fields there are, and what is behind them."""
     count, at = _unsigned(held, at)
+    if not count:
+        return (), at
+    found: list[int] = []
     for _ in range(count):
-        _, at = _unsigned(held, at)
+        tag, at = _unsigned(held, at)
         size, at = _unsigned(held, at)
+        found.append(tag)
         at += size
-    return at
+    return found, at

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from transom.links.kafka import batches, recoding
 from transom.links.kafka.batches import BadBatchError, Batch, Body
 from transom.links.kafka.deletes import Deletes
+from transom.links.kafka.epochs import Epochs
 from transom.links.kafka.offset_map import OffsetMap
 from transom.logs.kafka_produce import Producer
 from transom.logs.protocol import TopicPartition
@@ -128,6 +129,7 @@ class Lane:
     newest_ms: int = 0
     """The time of the newest record that was written."""
     deletes: Deletes = field(default_factory=Deletes)
+    epochs: Epochs = field(default_factory=Epochs)
     fetching: bool = False
     paused: bool = False
     _version: int = 0
@@ -156,9 +158,11 @@ class Lane:
                 batches.check(batch)  # first: what says that it holds nothing of use may be damaged
                 while begin and begin[0][1] <= batch.base:
                     dropping.add(begin.pop(0)[0])
+                if self.epochs.read(batch.epoch, self.fetch_at):
+                    self.note()
                 if batch.is_control:
                     dropping.discard(batch.producer_id)  # whose other ones follow in the list, if any
-                elif batch.next > self.fetch_at and batch.size and not _is_aborted(batch, dropping):
+                elif batch.next > self.fetch_at and batch.size and not batch.is_of(dropping):
                     self._put(batch)
                 self.fetch_at = max(self.fetch_at, batch.next)
         except BadBatchError as error:
@@ -382,10 +386,6 @@ class Lane:
     def to_source(self, target: int) -> int | None:
         """Where a reader of the copy, whose next offset is `target`, goes on in the source."""
         return self.done if target >= self.written else self.map.to_source(target)
-
-
-def _is_aborted(batch: Batch, dropping: set[int]) -> bool:
-    return bool(batch.attributes & batches.TRANSACTIONAL) and batch.producer_id in dropping
 
 
 def _one(pieces: Sequence[Piece], producer: Producer, sequence: int) -> tuple[Way, memoryview]:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from transom.links.kafka.epochs import Epoch
 from transom.links.kafka.fetching import Wanted, fetch
 from transom.links.kafka.offset_map import Break
 from transom.links.kafka.tail import NO_TAIL, Tail
@@ -51,8 +52,8 @@ class Gap(msgspec.Struct, frozen=True):
 class PartitionRecord(msgspec.Struct, frozen=True):
     """Which incarnations of two topics a map is for, the numbers of the producers that wrote the copy, the
     newest gaps, the last order to skip something that was carried out, the copy's tail when the partition was
-    taken (its writer None: nobody, or it was accepted), and, of a compacted topic, when the copy had all that
-    the source had, about (seconds since the epoch; 0: not known).
+    taken (its writer None: nobody, or it was accepted), of a compacted topic, when the copy had all that the
+    source had, about (seconds since the epoch; 0: not known), and which leaders wrote what was read.
     """
 
     source_id: str
@@ -63,6 +64,7 @@ class PartitionRecord(msgspec.Struct, frozen=True):
     skipped: str = ""
     tail: Tail = NO_TAIL
     complete_at: float = 0.0
+    epochs: tuple[Epoch, ...] = ()
 
 
 @dataclass

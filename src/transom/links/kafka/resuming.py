@@ -12,10 +12,12 @@ from typing import NamedTuple
 import msgspec
 
 from transom.links.kafka.deletes import WHY, Deletes
+from transom.links.kafka.epochs import UNKNOWN, Epochs
 from transom.links.kafka.lane import Lane, Stopped
 from transom.links.kafka.ledger import GAPS_MAX, Gap, Kept, PartitionRecord
 from transom.links.kafka.offset_map import OffsetMap
 from transom.links.kafka.tail import Tail
+from transom.logs.kafka_epochs import EpochEnd
 from transom.logs.protocol import TopicPartition
 
 _WRITERS_MAX = 8
@@ -23,7 +25,8 @@ _WRITERS_MAX = 8
 
 class Sight(NamedTuple):
     """What is seen of a partition: its two topics' ids, where the source begins and ends, the copy's tail,
-    who writes now, when, and how long the source keeps delete markers (infinite: it is not compacted).
+    who writes now, when, how long the source keeps delete markers (infinite: it is not compacted), and where,
+    at the source, the newest epoch ended of which anything was read (None: nothing is known of epochs).
     """
 
     source: TopicPartition
@@ -36,6 +39,7 @@ class Sight(NamedTuple):
     writer: int
     now: float
     deletes_kept_seconds: float = inf
+    epoch_end: EpochEnd | None = None
 
 
 class Policy(NamedTuple):
@@ -64,6 +68,8 @@ class _Found(NamedTuple):
 
     kind: _Kind
     gap: Gap
+    goes_on_at: int = 0
+    """At the source, where records were lost."""
 
 
 def resumed(
@@ -87,12 +93,18 @@ def resumed(
     if found is not None and goes_on:
         if found.kind is _Kind.RECREATED:
             position = sight.start  # what stood where the old one ended says nothing about the new one
+        if found.kind is _Kind.LOST:
+            position = found.goes_on_at
         position = min(max(position, sight.start), sight.end)
         if record.source_id != sight.source_id:
             held.cut(-1)
         held.rewind(position)
         record = msgspec.structs.replace(record, source_id=sight.source_id)
+    epochs = Epochs(() if found is not None and goes_on else record.epochs)
+    epochs.forget(position)
+    record = msgspec.structs.replace(record, epochs=epochs.known)
     lane = Lane(sight.source, sight.target, sight.source_id, held, position, sight.tail.end)
+    lane.epochs = epochs
     lane.start, lane.stable, lane.high = sight.start, sight.end, sight.end
     if sight.deletes_kept_seconds < inf:
         lane.deletes = Deletes(sight.deletes_kept_seconds, record.complete_at)
@@ -139,11 +151,28 @@ def _followed(sight: Sight, held: OffsetMap, record: PartitionRecord, end: int) 
         return position, _Found(_Kind.RECREATED, Gap(position, position, why, sight.now))
     if position < sight.start:
         why = f"the source has lost offsets {position} to {sight.start - 1}"
-        return position, _Found(_Kind.LOST, Gap(position, sight.start, why, sight.now))
+        return position, _Found(_Kind.LOST, Gap(position, sight.start, why, sight.now), sight.start)
     if position > sight.end:
         why = f"the source was truncated: it ends at offset {sight.end}, and was mirrored up to {position}"
-        return position, _Found(_Kind.LOST, Gap(sight.end, position, why, sight.now))
-    return position, None
+        return position, _Found(_Kind.LOST, Gap(sight.end, position, why, sight.now), sight.end)
+    return position, _diverged(sight, record, position)
+
+
+def _diverged(sight: Sight, record: PartitionRecord, position: int) -> _Found | None:
+    """Whether what stands before `position` at the source is not what was mirrored."""
+    if sight.epoch_end is None:
+        return None
+    if sight.epoch_end.epoch == UNKNOWN:
+        why = f"the source knows nothing of the leaders that wrote what was mirrored up to offset {position}"
+        return _Found(_Kind.LOST, Gap(position, position, why, sight.now), position)
+    agreed = Epochs(record.epochs).agreed(*sight.epoch_end)
+    if position <= agreed:
+        return None
+    why = (
+        f"the source was truncated at offset {agreed} and written anew from there; it was mirrored up to "
+        f"{position}"
+    )
+    return _Found(_Kind.LOST, Gap(agreed, position, why, sight.now), agreed)
 
 
 def _allowed(found: _Found, policy: Policy) -> bool:

@@ -13,6 +13,8 @@ from math import inf
 from typing import NamedTuple
 from zlib import crc32
 
+import msgspec
+
 from transom.links.kafka import batches
 from transom.links.kafka.lane import Lane, Stopped
 from transom.links.kafka.ledger import (
@@ -31,6 +33,7 @@ from transom.links.kafka.tail import NO_TAIL, Tail, tails
 from transom.links.kafka.topic_plan import Copy
 from transom.logs.kafka_bounds import EARLIEST, LATEST, list_offsets
 from transom.logs.kafka_cluster import KafkaCluster
+from transom.logs.kafka_epochs import epoch_ends
 from transom.logs.kafka_produce import (
     Producer,
     ProducerLostError,
@@ -101,7 +104,7 @@ class Shard:
         """Keep what maps of its lanes have not kept yet. Raises `ProducerLostError` when it was taken."""
         unkept = [(lane, lane.version) for lane in self.lanes.values() if lane.unkept]
         await self._write(
-            message for lane, _ in unkept for message in (*self._deletes(lane), *self._map(lane))
+            message for lane, _ in unkept for message in (*self._record(lane), *self._map(lane))
         )
         for lane, version in unkept:
             lane.kept(version)
@@ -119,12 +122,14 @@ class Shard:
         for lane, version in versions.items():
             lane.kept(version)
 
-    def _deletes(self, lane: Lane) -> list[Message]:
-        """What is to be kept about deletes."""
+    def _record(self, lane: Lane) -> list[Message]:
+        """What is to be kept anew about deletes, and about who wrote what was read."""
         deletes, before = lane.deletes, self.records[lane.source]
-        if not deletes.missing and not deletes.outdated:
+        if not (deletes.missing or deletes.outdated) and lane.epochs.known == before.epochs:
             return []
-        record = with_deletes(before, deletes, self.ends.clock.wall())
+        record = msgspec.structs.replace(
+            with_deletes(before, deletes, self.ends.clock.wall()), epochs=lane.epochs.known
+        )
         if len(record.gaps) > len(before.gaps):
             log_event.warning(
                 "deletes may be missing in a copy",
@@ -229,6 +234,8 @@ async def _sights(
     """What is seen of each partition."""
     known = {targets[at]: _known(kept.get(at), copy) for at, copy in mine.items()}
     found = await tails(ends.target, known, _LANE_OF_CONNECTION)
+    read = {at: each.record.epochs for at, each in kept.items() if each.record and at in mine}
+    epochs = await epoch_ends(ends.source, {at: each[-1].number for at, each in read.items() if each})
     starts = await list_offsets(ends.source, mine, EARLIEST)
     stops = await list_offsets(ends.source, mine, LATEST)
     return {
@@ -243,6 +250,7 @@ async def _sights(
             producer.id,
             ends.clock.wall(),
             copy.deletes_kept_seconds,
+            epochs.get(at),
         )
         for at, copy in mine.items()
     }
