@@ -161,10 +161,7 @@ async def test_pages_of_the_hub(tmp_path):
         assert floors["RegionalDeployment"] == (1, "deployment-controller")
         assert floors["Instance"] == (2, "region")
         assert (await api.ask("GET", "/hub/regions")).body["items"][0]["region"] == "eu"
-        assert (await api.ask("GET", "/version")).body["gitVersion"].startswith("v")
         assert (await api.ask("GET", "/metrics")).code == 200
-        health = await api.ask("GET", "/healthz", key="")
-        assert (health.code, health.body) == (200, {"workers": {"relay": "retrying"}})
 
 
 async def test_without_the_key_every_path_is_the_same_closed_door(api):

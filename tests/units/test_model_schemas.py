@@ -43,6 +43,7 @@ class DoorSpec(Spec):
     height: float = Field(gt=0, le=4, default=2)
     hinges: list[Hinge] = Listed
     main_hinge: Hinge = Hinge(name="a")
+    """The first."""
     spare: Hinge | None = None
     notes: dict[str, str] = Field(default_factory=dict)
     anything: Any = None
@@ -86,7 +87,7 @@ def test_a_status_that_no_class_describes_may_hold_anything_and_one_that_nobody_
 
 
 def test_a_flat_kind_has_its_fields_beside_the_metadata() -> None:
-    schema = schema_of(Kind("Door", "doors", DoorSpec, flat=True))
+    schema = schema_of(Kind("Door", "doors", DoorSpec, flat=True, status_owner="api"))
     assert {"metadata", "colour", "hinges"} <= set(schema["properties"])
     assert not {"spec", "status"} & set(schema["properties"])
     assert schema["required"] == ["apiVersion", "kind", "metadata", "colour"]
@@ -137,7 +138,8 @@ def test_what_is_referred_to_is_written_out_with_what_stands_beside_the_referenc
         },
         "required": ["name"],
     }
-    assert fields["mainHinge"] == {**hinge, "default": {"name": "a", "oiled": False}}
+    first = {"description": "The first.", "default": {"name": "a", "oiled": False}}
+    assert fields["mainHinge"] == {**hinge, **first}
     assert fields["spare"] == {**hinge, "nullable": True}
     assert fields["hinges"] == {
         "type": "array",

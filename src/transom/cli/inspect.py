@@ -136,7 +136,8 @@ async def _version(way: Way, output: str) -> None:
             raise
     else:
         async with way.connect() as client:
-            told["hub"] = str((await client.version())["gitVersion"]).removeprefix("v")
+            # Behind the release of Kubernetes that the hub keeps to (`hub.api.health`).
+            told["hub"] = str((await client.version())["gitVersion"]).rpartition("+transom.")[2]
     if output == "json":
         echo_json(told)
         return

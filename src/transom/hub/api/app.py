@@ -13,13 +13,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from transom import __version__
 from transom.hub.api.contexts import ContextPages, Contexts
+from transom.hub.api.discovery import Discovery
 from transom.hub.api.door import Door
 from transom.hub.api.elsewhere import Elsewhere, Endpoint
 from transom.hub.api.errors import RefusedError, answer, refuse
+from transom.hub.api.health import Health
 from transom.hub.api.paths import Target, target_of
 from transom.hub.api.resources import Resources
+from transom.hub.api.served import served_of
 from transom.hub.store import Store
 from transom.model.errors import TransomError
 from transom.model.kinds import Catalog
@@ -54,14 +56,15 @@ def hub_api(
     Without `contexts` it has no pages for them. `elsewhere` is for a hub of several processes.
     """
     resources = Resources(store, clock)
-    pages = _Pages(store.catalog, roads, states)
+    pages = _Pages(store.catalog, roads)
+    served = [served_of(kind) for kind in store.catalog]
     there = elsewhere.or_there if elsewhere else _here
     about_contexts = [] if contexts is None else _context_routes(ContextPages(store, contexts), there)
     about_processes = [] if elsewhere is None else [Route("/hub/processes", elsewhere.processes)]
     app = Starlette(
         routes=[
-            Route("/healthz", pages.healthz),
-            Route("/version", pages.version),
+            *Health(states).routes(),
+            *Discovery(served).routes(),
             Route("/metrics", pages.metrics),
             Route("/hub/layers", pages.layers),
             Route("/hub/regions", there(pages.regions)),
@@ -123,24 +126,9 @@ def _by_method(path: str, verbs: Mapping[str, Verb], catalog: Catalog) -> Route:
 class _Pages:
     """What the hub says of itself."""
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        roads: Roads,
-        states: Callable[[], Iterable[WorkerState]],
-    ) -> None:
+    def __init__(self, catalog: Catalog, roads: Roads) -> None:
         self._catalog = catalog
         self._roads = roads
-        self._states = states
-
-    async def healthz(self, _request: Request) -> Response:
-        """That the hub answers, and what its workers do; why one failed is for those with the key."""
-        return answer({"workers": {state.name: state.state for state in self._states()}})
-
-    async def version(self, _request: Request) -> Response:
-        """Which release this is."""
-        major, minor, _ = __version__.split(".", 2)
-        return answer({"major": major, "minor": minor, "gitVersion": f"v{__version__}"})
 
     async def metrics(self, _request: Request) -> Response:
         """Prometheus' text format."""

@@ -1,6 +1,7 @@
 """Who comes in: only the administrator's key opens the API; all others get one and the same 401.
 
-Only `/healthz` is open, and says nothing but whether the hub works. Next on the data's way: `app`.
+Only `/healthz`, `/livez` and `/readyz` are open, and say nothing but whether the hub works.
+Next on the data's way: `app`.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from transom.runtime.http import AsgiApp, Receive, Scope, Send
 from transom.runtime.secret_files import matches
 
 ADMINISTRATOR = "administrator"
+_OPEN = ("/healthz", "/livez", "/readyz")
 
 
 class Door:
@@ -24,7 +26,7 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         keys = _keys(scope)
-        if scope["path"] == "/healthz" or (len(keys) == 1 and matches(keys[0], self._admin_key_hash)):
+        if scope["path"] in _OPEN or (len(keys) == 1 and matches(keys[0], self._admin_key_hash)):
             remember(scope, Caller(ADMINISTRATOR, source=_source(scope)))
             # For this request's task alone.
             tracing.current.set(tracing.valid(_header(scope, tracing.TRACEPARENT)))

@@ -46,6 +46,7 @@ _REASONS = {
     400: "BadRequest",
     404: "NotFound",
     405: "MethodNotAllowed",
+    406: "NotAcceptable",
     413: "RequestEntityTooLarge",
     415: "UnsupportedMediaType",
 }
