@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Sequence
@@ -20,6 +21,8 @@ from transom.catalog.kinds import shipped
 from transom.client.hub import HubClient
 from transom.model.resources import API_VERSION, JsonObject
 from transom.processes.up_files import Engines
+from transom.runtime.authority import ensure_authority
+from transom.runtime.clock import SystemClock
 from transom.runtime.randomness import new_secret
 from transom.runtime.secret_files import ensure_secret, hash_secret, write_private
 from transom.runtime.signing import ensure_signing_key
@@ -33,7 +36,7 @@ _HUB = "from transom.processes.hub import run_hub as run"
 _REGION = "from transom.processes.region import run_region as run"
 _GATEWAY = "from transom.processes.gateway import run_gateway as run"
 _READY_SECONDS = 30.0
-_KEYS = {"link_keys": "link-keys", "signing_key": "signing.key"}
+_KEYS = {"link_keys": "link-keys", "signing_key": "signing.key", "tls_authority": "authority.pem"}
 
 
 def free_ports(count: int) -> int:
@@ -51,10 +54,14 @@ def free_ports(count: int) -> int:
 class Part:
     """One process of a plant."""
 
-    def __init__(self, name: str, folder: Path, port: int, entry: str) -> None:
+    def __init__(
+        self, name: str, folder: Path, port: int, entry: str, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.name = name
         self.folder = folder
         self.port = port
+        self.tls = tls
+        self.address = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
         self.entry = entry
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -105,7 +112,7 @@ class Part:
                 if not self.running:
                     raise RuntimeError(f"{self.name} ended:\n{self.output()[-3000:]}")
                 with contextlib.suppress(aiohttp.ClientError):
-                    async with session.get(f"http://127.0.0.1:{self.port}/healthz") as answer:
+                    async with session.get(f"{self.address}/healthz", ssl=self.tls or True) as answer:
                         if answer.ok:
                             return
                 await asyncio.sleep(0.02)
@@ -133,7 +140,10 @@ class Plant:
         self.folder = folder
         self.engines = engines
         self.zones = zones
-        self.hub = Part("hub", folder / "hub", free_ports(1), _HUB)
+        authority = ensure_authority(folder / "hub" / "authority.pem", SystemClock().wall())
+        self.tls = ssl.create_default_context(cafile=authority.ca_file)
+        """Whom to trust at the hub."""
+        self.hub = Part("hub", folder / "hub", free_ports(1), _HUB, self.tls)
         self.regions = {
             name: Part(name, folder / "regions" / name, free_ports(1), _REGION) for name in regions
         }
@@ -142,7 +152,7 @@ class Plant:
         if further_hubs:
             ensure_signing_key(self.hub.folder / "signing.key")
         for number in range(2, 2 + further_hubs):
-            self.hubs.append(Part(f"hub {number}", folder / f"hub-{number}", free_ports(1), _HUB))
+            self.hubs.append(Part(f"hub {number}", folder / f"hub-{number}", free_ports(1), _HUB, self.tls))
         # Every process of the hub has the same keys; what else is in its folder is its own.
         keys = "".join(f'{name} = "{self.hub.folder / file}"\n' for name, file in _KEYS.items())
         store = f'store = "{engines.store}"\n' if engines else ""
@@ -216,14 +226,14 @@ class Plant:
         await hub.apply(TENANT, manifest("Tenant", {"name": "acme"}))
         for name, part in self.regions.items():
             zones = [{"name": zone, "driver": kind} for zone, kind in self.zones.items()]
-            log = self.engines.logs[name] if self.engines else f"http://127.0.0.1:{part.port}"
+            log = self.engines.logs[name] if self.engines else part.address
             spec = {"log": log, "zones": zones}
             await hub.apply(REGION, manifest("Region", {"name": name}, spec))
 
     def client(self, hub: Part | None = None) -> HubClient:
         """A client of one process of the hub, the first by default, with the administrator's key."""
         key = (self.hub.folder / "data" / "admin.key").read_text().strip()
-        return HubClient(f"http://127.0.0.1:{(hub or self.hub).port}", key)
+        return HubClient((hub or self.hub).address, key, self.tls)
 
     def workloads(self) -> list[psutil.Process]:
         """The processes that the regions' drivers have started: those that carry our folder's mark."""

@@ -11,6 +11,7 @@ import aiohttp
 import msgspec
 
 from hub_parts import CLOCK, open_store
+from tls_parts import TRUST
 from transom.client.hub import HubClient
 from transom.hub.api.app import hub_api
 from transom.hub.store import Store
@@ -59,7 +60,7 @@ class Api:
             return Answer(response.status, msgspec.json.decode(text) if is_json else text, response.headers)
 
     def client(self) -> HubClient:
-        return HubClient(self.address, KEY)
+        return HubClient(self.address, KEY, TRUST.client)
 
     async def revision(self) -> int:
         return self.store.changed.value
@@ -72,7 +73,8 @@ async def served(
     contexts: Callable[[Store], Any] = lambda _store: None,
 ):
     """The API over a store with tenant acme and regions ap, eu, us."""
-    async with open_store(folder) as store, aiohttp.ClientSession() as session:
+    connector = aiohttp.TCPConnector(ssl=TRUST.client)
+    async with open_store(folder) as store, aiohttp.ClientSession(connector=connector) as session:
         app = hub_api(
             store,
             admin_key_hash=hash_secret(KEY),
@@ -83,9 +85,9 @@ async def served(
         )
         ports: asyncio.Queue[int] = asyncio.Queue()
         async with asyncio.TaskGroup() as group:
-            server = group.create_task(serve(app, "127.0.0.1", 0, ready=ports.put_nowait))
+            server = group.create_task(serve(app, "127.0.0.1", 0, tls=TRUST.server, ready=ports.put_nowait))
             try:
-                yield Api(store, f"http://127.0.0.1:{await ports.get()}", session)
+                yield Api(store, f"https://127.0.0.1:{await ports.get()}", session)
             finally:
                 server.cancel()
 

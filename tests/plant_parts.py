@@ -79,8 +79,8 @@ class World(NamedTuple):
     async def metric(self, begin: str) -> float:
         """The value of the hub's metric whose line begins so; 0 when there is none."""
         key = (self.plant.hub.folder / "data" / "admin.key").read_text().strip()
-        url = f"http://127.0.0.1:{self.plant.hub.port}/metrics"
-        async with self.http.get(url, headers={"authorization": f"Bearer {key}"}) as answer:
+        url, headers = f"{self.plant.hub.address}/metrics", {"authorization": f"Bearer {key}"}
+        async with self.http.get(url, headers=headers, ssl=self.plant.tls) as answer:
             lines = (await answer.text()).splitlines()
         return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(begin)), 0.0)
 

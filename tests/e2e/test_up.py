@@ -167,7 +167,8 @@ async def test_the_demo_survives_what_people_do_to_it(folder, port):
         up = await stack.enter_async_context(Up.started(folder, "--port", str(port), "--demo"))
         await up.until_said(r"hello is ready[\s\S]*Ctrl-C here ends")
         for number, part in enumerate(PARTS):
-            assert re.search(rf"{part} +http://127.0.0.1:{port + number} ", up.said)
+            scheme = "https" if part == "hub" else "http"
+            assert re.search(rf"{part} +{scheme}://127.0.0.1:{port + number} ", up.said)
         assert await shown_pids(folder) == workloads(folder)
         assert [len(workloads(folder, region)) for region in REGIONS] == [2, 2, 2]
 

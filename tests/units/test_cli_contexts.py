@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from api_parts import KEY, served
 from cli_parts import transom
+from tls_parts import TRUST, say_where
 from transom.catalog.api_key.kind import API_KEY
 from transom.cli.contexts import contexts_command
 from transom.client.hub import ApiError, HubClient
@@ -24,7 +25,6 @@ from transom.model.names import Key
 from transom.model.times import read_time
 from transom.runtime.clock import SystemClock
 from transom.runtime.http import serve
-from transom.runtime.secret_files import write_private
 
 BEAT = {
     "gateway": "eu-1",
@@ -74,16 +74,11 @@ STATUS = {
 }
 
 
-def say_where(folder, address):
-    write_private(folder / ".transom" / "admin.key", KEY)
-    (folder / ".transom" / "client.toml").write_text(f'hub = "{address}"\nkey_file = "admin.key"\n')
-
-
 @pytest.fixture
 async def hub(tmp_path):
     """A served API, and a folder from which the command line finds it."""
     async with served(tmp_path / "hub") as api:
-        say_where(tmp_path, api.address)
+        say_where(tmp_path, api.address, KEY)
         api.folder = tmp_path
         yield api
 
@@ -106,10 +101,10 @@ async def told(folder, answers):
     app = Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST", "PUT", "DELETE"])])
     ports: asyncio.Queue[int] = asyncio.Queue()
     async with asyncio.TaskGroup() as group:
-        server = group.create_task(serve(app, "127.0.0.1", 0, ready=ports.put_nowait))
+        server = group.create_task(serve(app, "127.0.0.1", 0, tls=TRUST.server, ready=ports.put_nowait))
         try:
-            address = f"http://127.0.0.1:{await ports.get()}"
-            say_where(folder, address)
+            address = f"https://127.0.0.1:{await ports.get()}"
+            say_where(folder, address, KEY)
             yield SimpleNamespace(asked=asked, address=address)
         finally:
             server.cancel()
@@ -366,7 +361,7 @@ async def test_restore_says_what_it_did_and_what_it_left(tmp_path):
     async with told(tmp_path, {"POST /hub/contexts/restore": done}) as asked:
         options = ("--to", "41", "-n", "acme", "--why", "a bad roll-out")
         text = await transom("contexts", "restore", "key", *options, cwd=tmp_path)
-        async with HubClient(asked.address, KEY) as client:
+        async with HubClient(asked.address, KEY, TRUST.client) as client:
             assert await client.contexts_restore(API_KEY, 41, name="ci", why="x") == done
             with pytest.raises(ApiError):
                 await client.contexts()

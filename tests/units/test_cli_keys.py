@@ -10,13 +10,13 @@ from click.testing import CliRunner
 from api_parts import KEY, served
 from cli_parts import TRANSOM, environment, transom
 from hub_parts import put
+from tls_parts import TRUST, say_where
 from transom.cli.keys import keys_command
 from transom.model.api_keys import hash_of, is_well_formed
 from transom.model.errors import NotFoundError
 from transom.model.names import Key
 from transom.model.resources import Metadata, Resource
 from transom.model.times import read_time
-from transom.runtime.secret_files import write_private
 
 ANY_KEY = re.compile(r"tsm_\w+")
 
@@ -25,14 +25,9 @@ ANY_KEY = re.compile(r"tsm_\w+")
 async def hub(tmp_path):
     """A served API, and a folder from which the command line finds it."""
     async with served(tmp_path / "hub") as api:
-        write_private(tmp_path / ".transom" / "admin.key", KEY)
-        say_where(tmp_path, api.address)
+        say_where(tmp_path, api.address, KEY)
         api.folder = tmp_path
         yield api
-
-
-def say_where(folder, address):
-    (folder / ".transom" / "client.toml").write_text(f'hub = "{address}"\nkey_file = "admin.key"\n')
 
 
 async def held(hub, name="ci"):
@@ -163,7 +158,7 @@ async def road_to(hub, *, heard: bool, first=None):
 
     `first` runs when that traveller has been lost, before the next one comes.
     """
-    host, port = hub.address.removeprefix("http://").split(":")
+    host, port = hub.address.removeprefix("https://").split(":")
     lost: list[bool] = []
 
     async def carry(reader, writer):
@@ -173,7 +168,7 @@ async def road_to(hub, *, heard: bool, first=None):
                 lost.append(True)
                 answered = False
             if answered or heard:
-                from_hub, to_hub = await asyncio.open_connection(host, int(port))
+                from_hub, to_hub = await asyncio.open_connection(host, int(port), ssl=TRUST.client)
                 to_hub.write(await reader.read(65_536))
                 answer = await from_hub.read(65_536)
                 to_hub.close()
@@ -186,9 +181,9 @@ async def road_to(hub, *, heard: bool, first=None):
                 await first()
         writer.close()
 
-    server = await asyncio.start_server(carry, "127.0.0.1", 0)
+    server = await asyncio.start_server(carry, "127.0.0.1", 0, ssl=TRUST.server)
     async with server:
-        say_where(hub.folder, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        say_where(hub.folder, f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", KEY)
         yield
         assert lost
 
@@ -219,7 +214,7 @@ async def test_a_key_of_the_same_name_that_is_somebody_elses_is_not_taken_for_ou
 
 
 async def test_with_no_hub_at_all_no_key_is_shown(hub):
-    say_where(hub.folder, "http://127.0.0.1:1")
+    say_where(hub.folder, "https://127.0.0.1:1", KEY)
     unknown = await transom("keys", "create", "ci", "-n", "acme", cwd=hub.folder)
     assert (unknown.code, unknown.out) == (3, "")
 

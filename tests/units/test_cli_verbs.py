@@ -9,10 +9,10 @@ import pytest
 from api_parts import DEPLOYMENTS, KEY, manifest, served
 from cli_parts import TRANSOM, environment, transom
 from hub_parts import deployment, put, tenant
+from tls_parts import TRUST, say_where
 from transom import __version__
 from transom.catalog.deployment.kind import CONTROLLER
 from transom.hub.changes import Actor, Change, setting_status
-from transom.runtime.secret_files import write_private
 
 TWO = """\
 apiVersion: transom.dev/v1
@@ -31,9 +31,7 @@ metadata:
 async def hub(tmp_path):
     """A served API, and a folder from which the command line finds it."""
     async with served(tmp_path / "hub") as api:
-        write_private(tmp_path / ".transom" / "admin.key", KEY)
-        config = f'hub = "{api.address}"\nkey_file = "admin.key"\n'
-        (tmp_path / ".transom" / "client.toml").write_text(config)
+        say_where(tmp_path, api.address, KEY)
         api.folder = tmp_path / "below" / "here"
         api.folder.mkdir(parents=True)
         yield api
@@ -203,12 +201,12 @@ async def test_whoever_waits_for_a_hub_that_stands_still_is_told(tmp_path):
         await writer.drain()
         writer.close()
 
-    async with await asyncio.start_server(still, "127.0.0.1", 0) as server:
-        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with await asyncio.start_server(still, "127.0.0.1", 0, ssl=TRUST.server) as server:
+        address = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         (tmp_path / "key").write_text("a-key\n")
         (tmp_path / "key").chmod(0o600)
         asking = await asyncio.create_subprocess_exec(
-            TRANSOM, "regions", "--hub", address, "--key-file", "key",
+            TRANSOM, "regions", "--hub", address, "--key-file", "key", "--ca-file", str(TRUST.ca_file),
             cwd=tmp_path, env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         async with asyncio.timeout(20):

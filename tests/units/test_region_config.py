@@ -7,8 +7,9 @@ import pytest
 from transom.model.errors import InvalidError
 from transom.region.config import RegionConfig, ZoneConfig
 from transom.region.works import workloads
+from transom.runtime.clock import SystemClock
 from transom.runtime.config import load
-from transom.runtime.http import server_tls
+from transom.runtime.serving_tls import operators_tls
 
 HASH = "a" * 64
 
@@ -58,4 +59,4 @@ def test_a_certificate_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     missing = tmp_path / "cert.pem"
     config = RegionConfig(name="eu", link_key_hash=HASH, tls_cert=missing, tls_key=missing)
     with pytest.raises(InvalidError, match="tls_cert"):
-        server_tls(config.name, config.tls_cert, config.tls_key)
+        operators_tls(config.name, config.tls_cert, config.tls_key, SystemClock())

@@ -39,9 +39,7 @@ _files_option = click.option(
 @why_option
 @output_option("text", "json")
 @hub_options
-def apply_command(
-    files: tuple[str, ...], tenant: str, why: str, output: str, hub: str, key_file: str
-) -> None:
+def apply_command(files: tuple[str, ...], tenant: str, why: str, output: str, way: Way) -> None:
     """Create or change what the documents in FILE declare, in their order."""
     if not files:
         raise click.UsageError("say what to apply, with -f FILE (or -f - for standard input)")
@@ -50,7 +48,7 @@ def apply_command(
         _, result = await client.apply(manifest.kind, manifest.body, inside, why)
         return result
 
-    run(_all(Way(hub, key_file), _readable(files), tenant, output, one))
+    run(_all(way, _readable(files), tenant, output, one))
 
 
 @click.command("delete")
@@ -68,8 +66,7 @@ def delete_command(
     tenant: str,
     why: str,
     output: str,
-    hub: str,
-    key_file: str,
+    way: Way,
 ) -> None:
     """Delete KIND NAME, or what the documents in FILE declare, the last one first."""
     if bool(files) == bool(kind) or bool(kind) != bool(name):
@@ -80,7 +77,7 @@ def delete_command(
         held = await client.delete(manifest.kind, manifest.name, inside, why)
         return "deleted" if held is None else f"deleting, waits for {', '.join(held.metadata.finalizers)}"
 
-    run(_all(Way(hub, key_file), manifests, tenant, output, one))
+    run(_all(way, manifests, tenant, output, one))
 
 
 def _readable(files: tuple[str, ...]) -> list[Manifest]:

@@ -1,6 +1,7 @@
 """What the verbs share: their options, the way to the hub, and how things are named."""
 
 import asyncio
+import functools
 import re
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, TypeVar
@@ -9,7 +10,7 @@ import click
 
 from transom.catalog.kinds import shipped
 from transom.cli.output import harmless
-from transom.client.config import find, read_key
+from transom.client.config import ClientConfig, find, read_key, whom_to_trust
 from transom.client.hub import HubClient
 from transom.model.errors import NotFoundError
 from transom.model.kinds import Kind
@@ -28,23 +29,42 @@ class Way(NamedTuple):
 
     hub: str
     key_file: str
+    ca_file: str
+
+    @property
+    def said(self) -> bool:
+        """Whether anything was."""
+        return any(self)
+
+    def find(self) -> ClientConfig:
+        """Where the hub is. Raises `InvalidError`."""
+        return find(self.hub, self.key_file, self.ca_file)
 
     def connect(self) -> HubClient:
         """A client of the hub; use it as a context. Raises `InvalidError`."""
-        config = find(self.hub, self.key_file)
+        config = self.find()
 
         def late() -> None:
             click.echo(f"waiting for the hub at {harmless(config.hub)}; Ctrl-C gives up", err=True)
 
-        return HubClient(config.hub, read_key(config), late)
+        return HubClient(config.hub, read_key(config), whom_to_trust(config), late)
 
 
-def hub_options(command: C) -> C:
-    """--hub and --key-file, which a command takes as `hub` and `key_file`."""
-    command = click.option(
-        "--key-file", default="", metavar="FILE", help="File that holds the key [TRANSOM_KEY_FILE]."
-    )(command)
-    return click.option("--hub", default="", metavar="URL", help="Address of the hub [TRANSOM_HUB].")(command)
+def hub_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--hub, --key-file and --ca-file, which a command takes as `way`."""
+
+    @functools.wraps(command)
+    def on_its_way(*args: Any, hub: str, key_file: str, ca_file: str, **more: Any) -> Any:
+        return command(*args, way=Way(hub, key_file, ca_file), **more)
+
+    options = (
+        ("--ca-file", "FILE", "Certificates (PEM) to trust as the hub's authority [TRANSOM_CA_FILE]."),
+        ("--key-file", "FILE", "File that holds the key [TRANSOM_KEY_FILE]."),
+        ("--hub", "URL", "Address of the hub [TRANSOM_HUB]."),
+    )
+    for name, metavar, text in options:
+        on_its_way = click.option(name, default="", metavar=metavar, help=text)(on_its_way)
+    return on_its_way
 
 
 def tenant_option(command: C) -> C:

@@ -52,44 +52,44 @@ def contexts_command() -> None:
 @contexts_command.command("status")
 @output_option("table", "json")
 @hub_options
-def status_command(output: str, hub: str, key_file: str) -> None:
+def status_command(output: str, way: Way) -> None:
     """How far regions and their gateways are, and what was refused."""
-    run(_status(Way(hub, key_file), output))
+    run(_status(way, output))
 
 
 @contexts_command.command("diff")
 @click.argument("region", required=False, default="")
 @output_option("table", "json")
 @hub_options
-def diff_command(region: str, output: str, hub: str, key_file: str) -> None:
+def diff_command(region: str, output: str, way: Way) -> None:
     """What would go out to REGION now, and has not. Without one, to every region."""
-    run(_diff(Way(hub, key_file), region, output))
+    run(_diff(way, region, output))
 
 
 @contexts_command.command("freeze")
 @click.argument("region")
 @_why_needed
 @hub_options
-def freeze_command(region: str, why: str, hub: str, key_file: str) -> None:
+def freeze_command(region: str, why: str, way: Way) -> None:
     """Let no context go out to REGION until it is resumed. No revocation either."""
-    run(_freeze(Way(hub, key_file), region, why))
+    run(_freeze(way, region, why))
 
 
 @contexts_command.command("resume")
 @click.argument("region")
 @why_option
 @hub_options
-def resume_command(region: str, why: str, hub: str, key_file: str) -> None:
+def resume_command(region: str, why: str, way: Way) -> None:
     """Let contexts go out to REGION again."""
-    run(_resume(Way(hub, key_file), region, why))
+    run(_resume(way, region, why))
 
 
 @contexts_command.command("holds")
 @output_option("table", "json")
 @hub_options
-def holds_command(output: str, hub: str, key_file: str) -> None:
+def holds_command(output: str, way: Way) -> None:
     """What guards hold back, and by which name each can be allowed."""
-    run(_holds(Way(hub, key_file), output))
+    run(_holds(way, output))
 
 
 @contexts_command.command("allow")
@@ -100,12 +100,12 @@ def holds_command(output: str, hub: str, key_file: str) -> None:
 @click.option("--for", "lasts", default="1h", show_default=True, metavar="TIME", help="For so long.")
 @_why_needed
 @hub_options
-def allow_command(hold: str, up_to: int | None, lasts: str, why: str, hub: str, key_file: str) -> None:
+def allow_command(hold: str, up_to: int | None, lasts: str, why: str, way: Way) -> None:
     """Let what a guard holds back pass. HOLD is its name, as `transom contexts holds` shows it."""
     seconds = seconds_of("--for", lasts)
     if not seconds:
         raise click.UsageError("--for: nothing passes in no time")
-    run(_allow(Way(hub, key_file), hold, up_to, seconds, why))
+    run(_allow(way, hold, up_to, seconds, why))
 
 
 @contexts_command.command("signer")
@@ -138,7 +138,7 @@ def signer_command(file: Path, *, new: bool) -> None:
 @output_option("text", "json")
 @hub_options
 def restore_command(
-    kind: str, revision: int, name: str, tenant: str, why: str, output: str, hub: str, key_file: str
+    kind: str, revision: int, name: str, tenant: str, why: str, output: str, way: Way
 ) -> None:
     """Make resources of KIND again what they were at a revision. KIND may be that of their contexts.
 
@@ -151,7 +151,7 @@ def restore_command(
         raise click.UsageError(f"a {found.name} belongs to no tenant; leave -n out")
     if name and found.namespaced and not tenant:
         raise click.UsageError("say whose it is, with -n")
-    run(_restore(Way(hub, key_file), found, revision, tenant, name, why, output))
+    run(_restore(way, found, revision, tenant, name, why, output))
 
 
 async def _status(way: Way, output: str) -> None:

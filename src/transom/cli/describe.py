@@ -27,9 +27,9 @@ _CHANGES_HEAD = ("REVISION", "GENERATION", "EVENT", "WHO", "AGE", "CHANGED", "WH
 @tenant_option
 @output_option("text", "json")
 @hub_options
-def describe_command(kind: str, name: str, tenant: str, output: str, hub: str, key_file: str) -> None:
+def describe_command(kind: str, name: str, tenant: str, output: str, way: Way) -> None:
     """All there is to say of the resource of KIND called NAME."""
-    run(_describe(Way(hub, key_file), kind_called(kind), name, tenant, output))
+    run(_describe(way, kind_called(kind), name, tenant, output))
 
 
 @click.command("history")
@@ -37,10 +37,10 @@ def describe_command(kind: str, name: str, tenant: str, output: str, hub: str, k
 @tenant_option
 @output_option("table", "json")
 @hub_options
-def history_command(resource: str, tenant: str, output: str, hub: str, key_file: str) -> None:
+def history_command(resource: str, tenant: str, output: str, way: Way) -> None:
     """Who changed KIND/NAME, when, why, and which fields; newest first. A deleted one has its history too."""
     kind, name = split_reference(resource)
-    run(_history(Way(hub, key_file), kind, name, tenant, output))
+    run(_history(way, kind, name, tenant, output))
 
 
 async def _describe(way: Way, kind: Kind, name: str, tenant: str, output: str) -> None:

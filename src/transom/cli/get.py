@@ -40,13 +40,12 @@ def get_command(
     selector: str,
     tenant: str,
     output: str,
-    hub: str,
-    key_file: str,
+    way: Way,
 ) -> None:
     """List the resources of KIND (of all tenants, without -n), or show the one called NAME."""
     if name and selector:
         raise click.UsageError("give a NAME or a selector, not both")
-    run(_get(Way(hub, key_file), kind_called(kind), name, tenant, selector, output, follow=follow))
+    run(_get(way, kind_called(kind), name, tenant, selector, output, follow=follow))
 
 
 async def _get(

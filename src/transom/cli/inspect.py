@@ -6,7 +6,6 @@ from transom import __version__
 from transom.cli.common import Way, hub_options, output_option, run
 from transom.cli.contexts_told import ready_of
 from transom.cli.output import echo_json, echo_table, harmless, span
-from transom.client.config import find
 from transom.model.errors import InvalidError
 from transom.model.resources import JsonObject
 
@@ -30,33 +29,33 @@ _UNREACHABLE = "UnreachableError: "
 @click.command("layers")
 @output_option("table", "json")
 @hub_options
-def layers_command(output: str, hub: str, key_file: str) -> None:
+def layers_command(output: str, way: Way) -> None:
     """The kinds by floor: who owns each, and what its owner reads."""
-    run(_layers(Way(hub, key_file), output))
+    run(_layers(way, output))
 
 
 @click.command("regions")
 @output_option("table", "json")
 @hub_options
-def regions_command(output: str, hub: str, key_file: str) -> None:
+def regions_command(output: str, way: Way) -> None:
     """The roads to every region: reachable, records waiting down and up, how old what it knows is."""
-    run(_regions(Way(hub, key_file), output))
+    run(_regions(way, output))
 
 
 @click.command("processes")
 @output_option("table", "json")
 @hub_options
-def processes_command(output: str, hub: str, key_file: str) -> None:
+def processes_command(output: str, way: Way) -> None:
     """The processes of the hub: where each is reached, whether it lives, and what it does for all."""
-    run(_processes(Way(hub, key_file), output))
+    run(_processes(way, output))
 
 
 @click.command("version")
 @output_option("text", "json")
 @hub_options
-def version_command(output: str, hub: str, key_file: str) -> None:
+def version_command(output: str, way: Way) -> None:
     """Which release this is, and, where a hub is known, which one it is."""
-    run(_version(Way(hub, key_file), output))
+    run(_version(way, output))
 
 
 async def _layers(way: Way, output: str) -> None:
@@ -130,9 +129,9 @@ async def _processes(way: Way, output: str) -> None:
 async def _version(way: Way, output: str) -> None:
     told = {"client": __version__}
     try:
-        find(way.hub, way.key_file)
+        way.find()
     except InvalidError:
-        if way.hub or way.key_file:
+        if way.said:
             raise
     else:
         async with way.connect() as client:

@@ -72,8 +72,7 @@ def create_command(
     tenant: str,
     why: str,
     output: str,
-    hub: str,
-    key_file: str,
+    way: Way,
 ) -> None:
     """Make a key called NAME and print it. It is shown this once: the hub gets only its hash."""
     spec: JsonObject = {"scopes": list(scopes) or [EVERYTHING]}
@@ -83,16 +82,16 @@ def create_command(
         spec["virtualCluster"] = virtual_cluster
     if rate is not None:
         spec["requestsPerSecond"] = rate
-    run(_create(Way(hub, key_file), name, spec, tenant, why, output))
+    run(_create(way, name, spec, tenant, why, output))
 
 
 @keys_command.command("list")
 @tenant_option
 @output_option("table", "json")
 @hub_options
-def list_command(tenant: str, output: str, hub: str, key_file: str) -> None:
+def list_command(tenant: str, output: str, way: Way) -> None:
     """The keys of a tenant, or of all: what each may do, until when, whether it is good."""
-    run(_list(Way(hub, key_file), tenant, output))
+    run(_list(way, tenant, output))
 
 
 @keys_command.command("revoke")
@@ -101,9 +100,9 @@ def list_command(tenant: str, output: str, hub: str, key_file: str) -> None:
 @why_option
 @output_option("text", "json")
 @hub_options
-def revoke_command(name: str, tenant: str, why: str, output: str, hub: str, key_file: str) -> None:
+def revoke_command(name: str, tenant: str, why: str, output: str, way: Way) -> None:
     """Revoke the key called NAME, for good. Each region refuses it as soon as it has heard of it."""
-    run(_revoke(Way(hub, key_file), name, tenant, why, output))
+    run(_revoke(way, name, tenant, why, output))
 
 
 async def _create(way: Way, name: str, spec: JsonObject, tenant: str, why: str, output: str) -> None:

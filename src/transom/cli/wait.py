@@ -32,13 +32,11 @@ from transom.model.kinds import Kind
 @tenant_option
 @output_option("text", "json")
 @hub_options
-def wait_command(
-    resource: str, wanted: str, timeout: str, tenant: str, output: str, hub: str, key_file: str
-) -> None:
+def wait_command(resource: str, wanted: str, timeout: str, tenant: str, output: str, way: Way) -> None:
     """Wait until KIND/NAME is ready (--for=condition=Ready), or gone (--for=delete)."""
     kind, name = split_reference(resource)
     missing, met = _wanted(wanted)
-    run(_wait(Way(hub, key_file), kind, name, tenant, missing, met, seconds_of("--timeout", timeout), output))
+    run(_wait(way, kind, name, tenant, missing, met, seconds_of("--timeout", timeout), output))
 
 
 def _wanted(what: str) -> tuple[Missing, str]:

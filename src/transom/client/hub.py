@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
@@ -64,13 +65,21 @@ class _Line(msgspec.Struct, frozen=True):
 class HubClient:
     """A connection to the hub at `address`; used as `async with HubClient(address, key) as hub`.
 
-    Every method raises `ApiError` when the hub refuses and `UnreachableError` when it does not answer.
-    `late` is called, once, when an answer takes more than 2 s: whoever waits can say so.
+    `tls` says whom to trust, by default what the system trusts. Every method raises `ApiError` when the hub
+    refuses and `UnreachableError` when it does not answer. `late` is called, once, when an answer takes more
+    than 2 s: whoever waits can say so.
     """
 
-    def __init__(self, address: str, key: str, late: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        key: str,
+        tls: ssl.SSLContext | None = None,
+        late: Callable[[], None] | None = None,
+    ) -> None:
         self.address = address.rstrip("/")
         self._key = key
+        self._tls = tls
         self._late = late
 
     async def __aenter__(self) -> Self:
@@ -78,6 +87,7 @@ class HubClient:
         self._session = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {self._key}"},
             timeout=aiohttp.ClientTimeout(total=_ANSWER_SECONDS, sock_connect=_CONNECT_SECONDS),
+            connector=aiohttp.TCPConnector(ssl=self._tls or True),
             read_bufsize=_LINE_BYTES_MAX,
         )
         return self

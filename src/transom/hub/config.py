@@ -9,8 +9,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from transom.hub.store_address import postgres_address
 from transom.logs.opening import own_address
 from transom.model.errors import InvalidError
+from transom.runtime.authority import ca_file_beside
 from transom.runtime.config import Config
-from transom.runtime.http import is_loopback
 
 
 class ContextsConfig(Config):
@@ -37,8 +37,9 @@ class HubConfig(Config):
     """`data` is the hub's folder, `link_keys` the folder with `<region>.key` for each region.
 
     Relative paths begin at the file's folder. `trust` is a file of certificates (PEM) that regions' log
-    servers are checked against instead of the system's; `tls_cert` and `tls_key` are this server's own, and
-    required for any address but this machine's. `address` is where the hub's other processes reach this one
+    servers are checked against instead of the system's. `tls_cert` and `tls_key` are this server's own;
+    without them `tls_authority` issues it certificates for `host`, `address` and this machine: a file made at
+    the first start, by default `authority.pem` in `data`. `address` is where others reach this process
     (`https://host:port`), when it is not `host` and `port`. `store` is the PostgreSQL database that holds
     everything declared, `postgresql://user@host:port/database`; without it that is a SQLite file in `data`.
     Its user's password is in `store_password_file`, and a server that is not this machine must be one that
@@ -66,23 +67,43 @@ class HubConfig(Config):
     trust: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    tls_authority: Path | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("address")
     @classmethod
     def _is_safe(cls, address: str) -> str:
         parts = urlsplit(address)
-        if address and (parts.scheme not in ("http", "https") or not parts.hostname or parts.path):
+        if address and (parts.scheme != "https" or not parts.hostname or parts.path):
             raise ValueError("expected https://HOST:PORT")
-        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            raise ValueError("would have keys sent unencrypted to another machine; use https")
         return address
 
     @model_validator(mode="after")
     def _can_be_reached(self) -> "HubConfig":
-        if self.store and not self.address and self.host in ("0.0.0.0", "::"):  # refused here
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together: give both or none")
+        if self.tls_cert is not None and self.tls_authority is not None:
+            raise ValueError("tls_authority is for servers without tls_cert: give one of them")
+        nowhere = self.host in ("0.0.0.0", "::")  # refused here
+        if nowhere and not self.address and (self.store or self.tls_cert is None):
             raise ValueError("address is missing: from this host nobody can tell where this process is")
         return self
+
+    @property
+    def authority_file(self) -> Path:
+        """Where this server's own authority is, unless the operator has brought certificates."""
+        return self.tls_authority or self.data / "authority.pem"
+
+    @property
+    def ca_file(self) -> Path | None:
+        """Whom clients, and the hub's other processes, are to trust; None for what the system trusts."""
+        return self.trust if self.tls_cert else ca_file_beside(self.authority_file)
+
+    @property
+    def called(self) -> list[str]:
+        """The hosts by which clients call this process."""
+        named = urlsplit(self.address).hostname or ""
+        return [host for host in (named, self.host) if host not in ("", "0.0.0.0", "::")]
 
     @field_validator("store")
     @classmethod

@@ -28,15 +28,20 @@ from transom.logs.protocol import Log
 from transom.logs.sqlite import SqliteLog
 from transom.model.contexts import ContextKinds
 from transom.model.kinds import Catalog
+from transom.runtime.authority import ensure_authority
 from transom.runtime.clock import Clock
 from transom.runtime.duties import Alone, Duties, identity_in
-from transom.runtime.http import check_free, client_tls, serve, server_tls
+from transom.runtime.http import check_free, serve
 from transom.runtime.processes import folder_held
 from transom.runtime.randomness import Randomness
 from transom.runtime.secret_files import ensure_secret, hash_secret
+from transom.runtime.serving_tls import FromAuthority, FromFiles, ServerTls
 from transom.runtime.tasks import Workers, workers
+from transom.runtime.tls import client_tls
 
 _FINGERPRINT_CHARACTERS = 16
+_WHAT = "configuration of the hub"
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass
@@ -78,10 +83,10 @@ async def running_hub(
     check_controllers(catalog, controllers)
     check_subjects(catalog, context_kinds)
     check_free(config.host, config.port)
-    tls = server_tls("configuration of the hub", config.tls_cert, config.tls_key)
-    there = client_tls("configuration of the hub", "trust", config.trust)
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(folder_held(config.data, "configuration of the hub"))
+        stack.enter_context(folder_held(config.data, _WHAT))
+        tls = server_tls(config, clock)
+        there = client_tls(_WHAT, "trust", config.ca_file)
         admin_key_hash = hash_secret(ensure_secret(config.data / "admin.key"))
         database = named_database(
             config.store, config.data / "store.db", config.store_password_file, config.store_trust
@@ -94,6 +99,7 @@ async def running_hub(
         await log.create([POSITIONS, CHANGES])
         await check_incarnation(store, log)
         group = await stack.enter_async_context(workers(clock, randomness))
+        group.start("certificate", tls.keep)
         shards = Shards()
         runners = [ControllerRunner(each, store, log, clock, randomness, shards) for each in controllers]
         for runner in runners:
@@ -121,14 +127,14 @@ async def running_hub(
         serving = asyncio.Event()
 
         def begun(port: int) -> None:
-            duties.address = config.address or f"{'https' if tls else 'http'}://{config.host}:{port}"
+            duties.address = config.address or f"https://{config.host}:{port}"
             serving.set()
             if ready is not None:
                 ready(port)
 
         async with asyncio.TaskGroup() as server:
             # Not a supervised worker: a hub that cannot be reached must say so and end.
-            served = server.create_task(serve(api, config.host, config.port, tls=tls, ready=begun))
+            served = server.create_task(serve(api, config.host, config.port, tls=tls.context, ready=begun))
             await serving.wait()
             await duties.begin(works.by_duty())
             group.start("duties", duties.run)
@@ -137,6 +143,18 @@ async def running_hub(
             finally:
                 await duties.close()
             served.cancel()
+
+
+def server_tls(config: HubConfig, clock: Clock) -> ServerTls:
+    """The hub's side of TLS, by the operator's certificate or by one of its own authority, which is made when
+    there is none. Raises `InvalidError`.
+    """
+    host = next(iter(config.called), "") if config.address or config.store else ""
+    if config.tls_cert is not None and config.tls_key is not None:
+        return ServerTls(FromFiles(_WHAT, config.tls_cert, config.tls_key, clock, host), clock)
+    authority = ensure_authority(config.authority_file, clock.wall())
+    hosts = (*config.called, *_THIS_MACHINE)
+    return ServerTls(FromAuthority(authority, hosts, config.data / "server.pem", clock), clock)
 
 
 async def _own_log(

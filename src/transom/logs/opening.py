@@ -16,9 +16,9 @@ from transom.logs.protocol import Log
 from transom.logs.remote import RemoteLog
 from transom.model.errors import InvalidError, Problem
 from transom.runtime.clock import Clock
-from transom.runtime.http import client_tls
 from transom.runtime.randomness import Randomness
 from transom.runtime.secret_files import read_secret
+from transom.runtime.tls import client_tls
 
 _SERVER_SCHEMES = ("http", "https")
 

@@ -29,7 +29,6 @@ from transom.processes.up import parts_of
 from transom.processes.up_files import Setup, address, read, region_names
 from transom.runtime.clock import Clock, SystemClock, rfc3339
 from transom.runtime.randomness import choose_secret
-from transom.runtime.secret_files import read_secret
 from transom.runtime.tasks import to_its_end
 
 OLD_SECONDS = 6.0
@@ -121,7 +120,7 @@ class Drill:
         if idle:
             raise InvalidError("drill", [Problem("", f"{', '.join(idle)}: not running; start `transom up`")])
         async with (
-            HubClient(self.setup.hub_address, read_secret(self.setup.key_file)) as hub,
+            self.setup.client() as hub,
             self._key(hub, tenant) as key,
             self._loads(app, key, rate) as loads,
         ):

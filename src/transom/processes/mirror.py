@@ -28,10 +28,11 @@ from transom.model.errors import InvalidError, Problem, UnauthorizedError, Unrea
 from transom.processes.lifetime import collect_seldom, started, until_told_to_stop
 from transom.runtime.clock import Clock, SystemClock
 from transom.runtime.config import load
-from transom.runtime.http import AsgiApp, Receive, Scope, Send, check_free, client_tls, serve
+from transom.runtime.http import AsgiApp, Receive, Scope, Send, check_free, serve
 from transom.runtime.randomness import Randomness
 from transom.runtime.secret_files import read_secret
 from transom.runtime.telemetry import configure_logging, exposition, metrics
+from transom.runtime.tls import client_tls
 
 
 class Clusters(NamedTuple):

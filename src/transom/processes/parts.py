@@ -12,6 +12,7 @@ import os
 import shlex
 import shutil
 import signal
+import ssl
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,10 @@ _ASK_SECONDS = 1.0
 
 @dataclass
 class Part:
-    """The hub or a region: `arguments` of `transom` start it, `data` is its folder, `run` its process's."""
+    """The hub or a region: `arguments` of `transom` start it, `data` is its folder, `run` its process's.
+
+    `tls` says whom to trust at its address, by default what the system trusts.
+    """
 
     name: str
     arguments: tuple[str, ...]
@@ -40,6 +44,7 @@ class Part:
     data: Path
     run: Path
     clock: Clock
+    tls: ssl.SSLContext | None = None
     process: LocalProcess | None = field(default=None, init=False)
 
     @property
@@ -133,7 +138,7 @@ class Part:
             return False
         try:
             timeout = aiohttp.ClientTimeout(total=_ASK_SECONDS)
-            async with http.get(f"{self.address}/healthz", timeout=timeout) as response:
+            async with http.get(f"{self.address}/healthz", timeout=timeout, ssl=self.tls or True) as response:
                 return response.ok
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False

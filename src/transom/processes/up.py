@@ -38,7 +38,6 @@ from transom.processes.up_files import (
 )
 from transom.runtime.clock import SystemClock
 from transom.runtime.processes import folder_held
-from transom.runtime.secret_files import read_secret
 
 _INTERRUPTED = 130
 _BOUND_OUTPUT_SECONDS = 60.0
@@ -65,7 +64,7 @@ async def run_up(
         if not hub_file(folder).exists():
             # Before anything is written, so that the same folder can be used with another port.
             _check_ports([("127.0.0.1", each) for each in ports])
-        up = _Up(write(folder, ports, engines))
+        up = _Up(write(folder, ports, SystemClock().wall(), engines))
         async with asyncio.TaskGroup() as group:
             living = group.create_task(up.live(demo=demo))
             told = False
@@ -98,7 +97,7 @@ class _Up:
         """Bring everything up, then watch it, until cancelled."""
         async with aiohttp.ClientSession() as http:
             await self._start(http)
-            async with HubClient(self._setup.hub_address, read_secret(self._setup.key_file)) as hub:
+            async with self._setup.client() as hub:
                 await self._declare_regions(hub)
                 self._pids = {part.name: part.pid() for part in self._parts}
                 self._show()
@@ -163,8 +162,9 @@ class _Up:
         folder = self._setup.folder
         if folder.resolve() != CLIENT_FILE.parent.resolve():
             # Elsewhere the command line does not find the hub by itself.
-            key_file = self._setup.key_file
-            _say(f"export TRANSOM_HUB={self._setup.hub_address} TRANSOM_KEY_FILE={key_file}\n")
+            setup = self._setup
+            trusted = f" TRANSOM_CA_FILE={setup.hub.ca_file}" if setup.hub.ca_file else ""
+            _say(f"export TRANSOM_HUB={setup.hub_address} TRANSOM_KEY_FILE={setup.key_file}{trusted}\n")
 
     async def _watch(self, http: aiohttp.ClientSession) -> None:
         """Say what ends, and what has come back, for ever."""
@@ -195,7 +195,7 @@ def parts_of(setup: Setup, clock: SystemClock) -> list[Part]:
     """The hub, then the regions, then their gateways."""
     folder, run = setup.folder, setup.folder / "run"
     start_hub = ("hub", "-c", str(hub_file(folder)))
-    parts = [Part("hub", start_hub, setup.hub_address, setup.hub.data, run / "hub", clock)]
+    parts = [Part("hub", start_hub, setup.hub_address, setup.hub.data, run / "hub", clock, setup.hub_tls)]
     for verb, file, configs in (
         ("region", region_file, setup.regions),
         ("gateway", gateway_file, setup.gateways),

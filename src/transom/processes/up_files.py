@@ -1,8 +1,10 @@
 """The folder of `transom up`: what is in it, and how it is made, once.
 
     transom.json                    which layout this is, so that an older release leaves it alone
-    client.toml                     where the hub is and which file holds the key: the command line looks here
+    client.toml                     where the hub is, which file holds the key, and whom to trust: the command
+                                    line looks here
     hub/hub.toml, hub/admin.key     the hub's configuration, its key, and its data
+    hub/authority.pem, hub/ca.pem   what certifies the hub's server, and what its clients trust
     hub/link-keys/<region>.key      what the hub shows to a region's log
     hub/signing.key                 what the hub signs contexts with; gateways know its public half
     regions/<region>/region.toml    a region's configuration (of the link key only the hash), and its data
@@ -13,6 +15,7 @@ Files that are there are read, never written again: people may change them.
 Next: `processes.parts` runs what stands here.
 """
 
+import ssl
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,14 +25,17 @@ from typing import Any, NamedTuple
 import msgspec
 
 from transom import __version__
+from transom.client.hub import HubClient
 from transom.hub.config import HubConfig
 from transom.model.errors import UNREADABLE, InvalidError, NewerDataError, Problem
 from transom.model.names import LABEL_RULE, is_label
 from transom.region.config import RegionConfig
 from transom.region.gateway.config import GatewayConfig
+from transom.runtime.authority import ensure_authority
 from transom.runtime.config import load
-from transom.runtime.secret_files import ensure_secret, hash_secret, write_private
+from transom.runtime.secret_files import ensure_secret, hash_secret, read_secret, write_private
 from transom.runtime.signing import ensure_signing_key
+from transom.runtime.tls import client_tls
 
 DEFAULT_PORT = 8480
 DEFAULT_REGIONS = ("eu", "us", "ap")
@@ -63,12 +69,21 @@ class Setup:
     @property
     def hub_address(self) -> str:
         """Where the hub's API is."""
-        return address(self.hub)
+        return f"https://{self.hub.host}:{self.hub.port}"
 
     @property
     def key_file(self) -> Path:
         """The file that holds the administrator's key once the hub has started."""
         return self.hub.data / "admin.key"
+
+    def client(self) -> HubClient:
+        """A client of the hub with the administrator's key; use it as a context. Raises `InvalidError`."""
+        return HubClient(self.hub_address, read_secret(self.key_file), self.hub_tls)
+
+    @property
+    def hub_tls(self) -> ssl.SSLContext | None:
+        """Whom clients of the hub trust. Raises `InvalidError`."""
+        return client_tls("configuration of the hub", "trust", self.hub.ca_file)
 
 
 @dataclass(frozen=True)
@@ -83,8 +98,8 @@ class Ports:
         return iter((self.hub, *self.regions.values(), *self.gateways.values()))
 
 
-def address(config: HubConfig | RegionConfig | GatewayConfig) -> str:
-    """Where a part listens."""
+def address(config: RegionConfig | GatewayConfig) -> str:
+    """Where a region's log or its gateway is."""
     scheme = "https" if config.tls_cert else "http"
     return f"{scheme}://{config.host}:{config.port}"
 
@@ -154,10 +169,10 @@ def plan(folder: Path, port: int | None, names: Sequence[str] | None) -> Ports:
     return ports
 
 
-def write(folder: Path, ports: Ports, engines: Engines | None = None) -> Setup:
-    """Make what is missing in `folder` and read all of it. Raises `InvalidError` with a file's mistakes.
+def write(folder: Path, ports: Ports, now: float, engines: Engines | None = None) -> Setup:
+    """Make what is missing in `folder`, at `now` (seconds since 1970), and read all of it.
 
-    Without `engines` everything is kept in files.
+    Without `engines` everything is kept in files. Raises `InvalidError` with a file's mistakes.
     """
     logs: dict[str, list[tuple[str, str | int]]] = {}
     if engines is not None:
@@ -168,7 +183,11 @@ def write(folder: Path, ports: Ports, engines: Engines | None = None) -> Setup:
     hub = [("data", "."), ("host", _HOST), ("port", ports.hub), ("link_keys", "link-keys")]
     store = [("store", engines.store)] if engines else []
     _write_once(hub_file(folder), _toml([*hub, *store, *logs.get("hub", [])]))
-    signer = ensure_signing_key(load(hub_file(folder), HubConfig).signing_key)
+    config = load(hub_file(folder), HubConfig)
+    signer = ensure_signing_key(config.signing_key)
+    if config.tls_cert is None:
+        # Now, not when the hub starts: whoever asks it whether it is ready must trust it already.
+        ensure_authority(config.authority_file, now)
     for name, port in ports.regions.items():
         key = ensure_secret(folder / "hub" / "link-keys" / f"{name}.key")
         region = [("name", name), ("environment", "demo"), ("data", "."), ("host", _HOST), ("port", port)]
@@ -183,7 +202,8 @@ def write(folder: Path, ports: Ports, engines: Engines | None = None) -> Setup:
         _write_once(gateway_file(folder, name), _toml([*gateway, *reads, *listens]) + trusted)
     setup = read(folder, list(ports.regions))
     client = [("hub", setup.hub_address), ("key_file", _relative(setup.key_file, folder))]
-    _write_once(folder / "client.toml", _toml(client))
+    trusted = [("ca_file", _relative(setup.hub.ca_file, folder))] if setup.hub.ca_file else []
+    _write_once(folder / "client.toml", _toml([*client, *trusted]))
     return setup
 
 

@@ -20,9 +20,10 @@ from transom.region.topics import TOPICS
 from transom.region.works import Works, alike_in
 from transom.runtime.clock import Clock
 from transom.runtime.duties import Alone, Duties, identity_in
-from transom.runtime.http import AsgiApp, Receive, Scope, Send, check_free, serve, server_tls
+from transom.runtime.http import AsgiApp, Receive, Scope, Send, check_free, serve
 from transom.runtime.processes import folder_held
 from transom.runtime.randomness import Randomness
+from transom.runtime.serving_tls import operators_tls
 from transom.runtime.tasks import Workers, workers
 from transom.runtime.telemetry import exposition
 from transom.tables.keeper import keep
@@ -47,7 +48,7 @@ async def running_region(
     workers were running. `LogLostError`, in such a group: the log's file was removed or replaced meanwhile.
     """
     what = f"configuration of region {config.name}"
-    tls = server_tls(what, config.tls_cert, config.tls_key)
+    tls = operators_tls(what, config.tls_cert, config.tls_key, clock)
     check_free(config.host, config.port)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(folder_held(config.data, what))
@@ -76,10 +77,13 @@ async def running_region(
         group.start("duties", duties.run)
         for name, chore in chores.items():
             group.start(name, chore)
+        if tls is not None:
+            group.start("certificate", tls.keep)
         app = _with_health(served, config, group, duties)
         async with asyncio.TaskGroup() as server:
             # Not a supervised worker: a region that cannot be reached must say so and end.
-            serving = server.create_task(serve(app, config.host, config.port, tls=tls, ready=announce))
+            context = None if tls is None else tls.context
+            serving = server.create_task(serve(app, config.host, config.port, tls=context, ready=announce))
             yield
             serving.cancel()
 

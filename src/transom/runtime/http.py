@@ -11,7 +11,6 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Generator, MutableMapping
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -43,36 +42,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def server_tls(what: str, cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    """A server's side of TLS with this certificate and key; None when there is none.
-
-    Raises `InvalidError` about `what` when they cannot be read.
-    """
-    if cert is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(cert, key)
-    except OSError as error:
-        problem = Problem("tls_cert", f"cannot be read as a certificate and its key: {error}")
-        raise InvalidError(what, [problem]) from None
-    return context
-
-
-def client_tls(what: str, field: str, trust: Path | None) -> ssl.SSLContext | None:
-    """A client's side of TLS that trusts the certificates in `trust` (PEM) instead of the system's; None when
-    there is no such file.
-
-    Raises `InvalidError` about the `field` of `what` when it cannot be read.
-    """
-    if trust is None:
-        return None
-    try:
-        return ssl.create_default_context(cafile=str(trust))
-    except OSError as error:
-        raise InvalidError(what, [Problem(field, f"cannot be read as certificates: {error}")]) from None
 
 
 def check_free(host: str, port: int) -> None:

@@ -29,9 +29,10 @@ from transom.region.gateway.metrics_page import metrics_page
 from transom.region.gateway.region_log import RegionLog
 from transom.region.gateway.server import GatewayServer
 from transom.runtime.clock import Clock
-from transom.runtime.http import check_free, serve, server_tls
+from transom.runtime.http import check_free, serve
 from transom.runtime.processes import folder_held
 from transom.runtime.randomness import Randomness
+from transom.runtime.serving_tls import operators_tls
 from transom.runtime.signing import Trust
 from transom.runtime.tasks import WorkerState, workers
 from transom.runtime.telemetry import get_logger
@@ -136,7 +137,8 @@ async def running_gateway(
     written to); inside an exception group when workers were running.
     """
     what = f"configuration of gateway {config.name}"
-    tls = server_tls(what, config.tls_cert, config.tls_key)
+    tls = operators_tls(what, config.tls_cert, config.tls_key, clock)
+    context = None if tls is None else tls.context
     check_free(config.host, config.port)
     if config.metrics_port is not None:
         check_free(config.metrics_host, config.metrics_port)
@@ -154,6 +156,8 @@ async def running_gateway(
         gateway.states.append(group.states)
         heart = _heart(gateway, next_epoch(config.data, clock))
         gateway.namesake = lambda: bool(heart.taken)
+        if tls is not None:
+            group.start("certificate", tls.keep)
         group.start("region log", _kept_going(lambda: _use_log(gateway, heart, reaching)))
         server = GatewayServer(
             gateway.decider,
@@ -172,9 +176,10 @@ async def running_gateway(
 
         async with asyncio.TaskGroup() as serving:
             # Not supervised workers: a gateway that cannot be reached must say so and end.
-            tasks = [serving.create_task(server.serve(config.host, config.port, tls=tls, ready=listening))]
+            front = server.serve(config.host, config.port, tls=context, ready=listening)
+            tasks = [serving.create_task(front)]
             if config.metrics_port is not None:
-                page = serve(metrics_page, config.metrics_host, config.metrics_port, tls=tls)
+                page = serve(metrics_page, config.metrics_host, config.metrics_port, tls=context)
                 tasks.append(serving.create_task(page))
             yield gateway
             for task in tasks:
