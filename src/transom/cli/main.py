@@ -31,6 +31,7 @@ VERBS = {
     "processes": ("inspect", "The hub's own processes, and what each of them does."),
     "keys": ("keys", "Make, list and revoke API keys."),
     "contexts": ("contexts", "What regions are told, and what guards hold back: show, freeze, allow."),
+    "kubeconfig": ("kubeconfig", "How kubectl, and what else reads a kubeconfig, finds the hub."),
     "version": ("inspect", "Which release this is, and which the hub is."),
 }
 """Verb: the module that holds it, and its line in --help."""
