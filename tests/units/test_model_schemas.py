@@ -201,7 +201,7 @@ def check_structural(schema: dict[str, Any]) -> None:
             assert "items" in node, path
 
 
-@pytest.mark.parametrize("kind", list(shipped()), ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", list(shipped().faces), ids=lambda kind: kind.qualified)
 def test_the_schema_of_every_kind_that_ships_is_structural_and_described(kind: Kind) -> None:
     schema = schema_of(kind)
     check_structural(schema)

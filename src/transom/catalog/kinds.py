@@ -3,8 +3,11 @@
 from transom.catalog.api_key.kind import API_KEY
 from transom.catalog.context_control.kind import CONTEXT_FREEZE, CONTEXT_OVERRIDE
 from transom.catalog.deployment.kind import DEPLOYMENT, REGIONAL_DEPLOYMENT
+from transom.catalog.event.kind import EVENT, GROUP_EVENT
 from transom.catalog.instance.kind import INSTANCE
 from transom.catalog.kafka_cluster.kind import KAFKA_CLUSTER
+from transom.catalog.lease.kind import LEASE
+from transom.catalog.namespace.kind import NAMESPACE
 from transom.catalog.region.kind import REGION
 from transom.catalog.tenant.kind import TENANT
 from transom.model.kinds import Catalog
@@ -23,5 +26,9 @@ def shipped() -> Catalog:
             INSTANCE,
             CONTEXT_FREEZE,
             CONTEXT_OVERRIDE,
+            NAMESPACE,
+            LEASE,
+            EVENT,
+            GROUP_EVENT,
         )
     )

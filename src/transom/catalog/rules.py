@@ -1,6 +1,7 @@
 """Rules that the specs of several kinds share."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -30,6 +31,21 @@ def time(text: str) -> str:
     return text
 
 
+def micro_time(text: str) -> str:
+    """A time in UTC to the microsecond, as the Kubernetes API has a `MicroTime`. Raises `ValueError`."""
+    return _in_utc(text, "microseconds")
+
+
+def seconds(text: str) -> str:
+    """A time in UTC to the second, as the Kubernetes API has a `Time`. Raises `ValueError`."""
+    return _in_utc(text, "seconds")
+
+
+def _in_utc(text: str, precision: str) -> str:
+    when = datetime.fromtimestamp(read_time(text), UTC)
+    return when.isoformat(timespec=precision).replace("+00:00", "Z")
+
+
 A_SET: JsonObject = {"x-kubernetes-list-type": "set"}
 """Of a list whose order means nothing and in which nothing stands twice: managers each own their items."""
 
@@ -44,6 +60,8 @@ LabelName = Annotated[
     str, Field(json_schema_extra={"maxLength": LABEL_CHARACTERS_MAX}), AfterValidator(label)
 ]
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}), AfterValidator(time)]
+MicroTime = Annotated[str, Field(json_schema_extra={"format": "date-time"}), AfterValidator(micro_time)]
+Seconds = Annotated[str, Field(json_schema_extra={"format": "date-time"}), AfterValidator(seconds)]
 RegionNames = Annotated[
     list[LabelName],
     Field(max_length=1000, json_schema_extra=A_SET | {"minItems": 1}),

@@ -87,8 +87,11 @@ def write_rows(
             "deleted_at": now if gone and change.kind.owner != REGION else None,
         }
         events.append(history_row(change.actor, change.event, last, body, revision, now, change.why))
-        events[-1]["described"] = change.described
-        messages.append(outbox_row(change.event, last, revision, change.trace, randomness))
+        events[-1]["described"] = change.described and not change.kind.fleeting
+        if not change.kind.fleeting:
+            messages.append(outbox_row(change.event, last, revision, change.trace, randomness))
+    vanished = {a.last.key for a in accepted if a.kind.fleeting and rows[a.last.key]["deleted"]}
+    _take_rows_away(db, [rows.pop(key)["key"] for key in vanished])
     fresh = [row for row in rows.values() if row["described_revision"]]
     restated = [
         {"k": row["key"], "at": row["revision"], "b": row["body"]}
@@ -101,7 +104,8 @@ def write_rows(
         db.execute(_RESTATE, restated)
     _write_owners(db, accepted)
     db.execute(insert(history), events)
-    db.execute(insert(outbox), messages)
+    if messages:
+        db.execute(insert(outbox), messages)
     db.execute(update(counter).values(revision=first + len(accepted) - 1))
 
 
@@ -111,6 +115,14 @@ _RESTATE = (
     .values(revision=bindparam("at"), body=bindparam("b"))
 )
 """Writes a new status; `described_revision` stays, so nobody is told again what they know."""
+
+
+def _take_rows_away(db: Connection, keys: Sequence[str]) -> None:
+    """What does not last leaves nothing behind but its history."""
+    for at in range(0, len(keys), _KEYS_A_QUERY):
+        part = keys[at : at + _KEYS_A_QUERY]
+        db.execute(delete(resources).where(resources.c.key.in_(part)))
+        db.execute(delete(dependents).where(dependents.c.key.in_(part)))
 
 
 def _write_owners(db: Connection, accepted: Iterable[Accepted]) -> None:

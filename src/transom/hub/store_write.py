@@ -8,16 +8,17 @@ state would both be let through. Next on the data's way: `store_rows`.
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import NamedTuple
 
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError
 
-from transom.hub.changes import Change, Held, evaluate
+from transom.hub.changes import Actor, Change, Held, evaluate
 from transom.hub.store_counter import locked_revision
 from transom.hub.store_duties import fenced, lost
 from transom.hub.store_engine import Transactions, contains, is_storable, put
+from transom.hub.store_fleeting import Crowds, fleeting_of, names_of
 from transom.hub.store_rows import Accepted, write_rows
 from transom.hub.store_schema import positions, resources
 from transom.logs.protocol import TopicPartition
@@ -79,6 +80,7 @@ class _Batch:
         self.now = now
         self._held: dict[Key, Held] = {}
         self._buried: dict[Key, Resource] = {}
+        self._crowds = Crowds(db)
         self.accepted: list[Accepted] = []
 
     def load(self, keys: Iterable[Key]) -> None:
@@ -131,13 +133,29 @@ class _Batch:
             self._check_references(kind, after, held)
         if after is None or after.deleting:
             self._check_guards(kind, change.key)
-        self.accepted.append(Accepted(kind, held, after, change.actor, change.why, change.trace or trace))
-        if after is None:
-            self._buried[change.key] = self.accepted[-1].last
+        if after is None and kind.guards == "namespace":
+            self._take_away(fleeting_of(self._db, self._catalog, change.key.name), "gone with its tenant")
+        if held is None:
+            self._take_away(self._crowds.entered(kind, change.key), "gone for a newer one", most=1)
+        return self._accept(Accepted(kind, held, after, change.actor, change.why, change.trace or trace))
+
+    def _accept(self, change: Accepted) -> Held:
+        self.accepted.append(change)
+        key = change.last.key
+        if change.after is None:
+            self._buried[key] = change.last
+            self._crowds.left(key)
         else:
-            after = self.accepted[-1].after = after.with_metadata(resource_version=str(self.revision))
-        self._held[change.key] = after
-        return after
+            change.after = change.after.with_metadata(resource_version=str(self.revision))
+        self._held[key] = change.after
+        return change.after
+
+    def _take_away(self, keys: Iterable[Key], why: str, most: int | None = None) -> None:
+        """Have what does not last go, up to `most` of it that is still there."""
+        there = ((key, held) for key in keys if (held := self._get(key)) is not None)
+        for key, held in islice(there, most):
+            kind = self._catalog[key.kind]
+            self._accept(Accepted(kind, held, None, Actor(kind.owner, "hub"), why, ""))
 
     def _get(self, key: Key) -> Held:
         self.load([key])
@@ -178,11 +196,16 @@ class _Batch:
         if not kind.guards:
             return
         column = resources.c.namespace if kind.guards == "namespace" else resources.c.region
-        query = select(resources.c.key).where(column == key.name, resources.c.deleted.is_(False))
+        query = select(resources.c.key).where(
+            column == key.name,
+            resources.c.deleted.is_(False),
+            resources.c.kind.not_in(names_of(self._catalog)),
+        )
         stored = {
             Key.parse(found) for found in self._db.execute(query.limit(len(self.accepted) + 1)).scalars()
         }
-        made = {a.last.key for a in self.accepted if _guarded_by(kind.guards, a) == key.name}
+        lasting = (a for a in self.accepted if not a.kind.fleeting)
+        made = {a.last.key for a in lasting if _guarded_by(kind.guards, a) == key.name}
         alive = {found for found in stored | made if self._get(found) is not None}
         if kind.guards == "region":
             alive |= self._naming(key)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from transom.hub.config import HubConfig
 from transom.hub.contexts.service import Contexts
 from transom.hub.duties import keeping_its_fence
+from transom.hub.fleeting import forget_fleeting
 from transom.hub.network import RoadNetwork
 from transom.hub.relay import Relay
 from transom.hub.shards import COUNT, Shards
@@ -158,6 +159,7 @@ class Works:
                 now = self.clock.wall()
                 long_ago = rfc3339(now - _STATUS_HISTORY_SECONDS), rfc3339(now - _HISTORY_SECONDS)
                 await store.prune_history(*long_ago)
+                await forget_fleeting(store, self.clock)
 
         async with self.workers.running("housekeeping", tidy):
             yield

@@ -48,11 +48,46 @@ class Column:
 
 
 @dataclass(frozen=True)
+class View:
+    """Another face of a stored kind, for clients that know the same things by other words.
+
+    What is stored as `of` is shown as `show` says. `read` makes what is stored of what a client wants to see,
+    and of what is held (None: nothing yet); `read(show(held), held)` is `held`. Both are pure.
+    """
+
+    of: str
+    show: Callable[[Resource], Resource]
+    read: Callable[[Resource, Resource | None], Resource]
+
+    def through(self, wanted: Callable[[Resource | None], Resource | None]) -> Any:
+        """A change of what clients see, as one of what is stored (`hub.changes.Wanted`)."""
+
+        def stored(held: Resource | None) -> Resource | None:
+            after = wanted(None if held is None else self.show(held))
+            return None if after is None else self.read(after, held)
+
+        return stored
+
+
+@dataclass(frozen=True)
+class Fleeting:
+    """Of a kind that says how things are just now: its changes wake nobody and are soon forgotten.
+
+    A tenant has at most `most` of them, the oldest go (0: any number); one that was not written for
+    `keep_seconds` goes by itself (0: never). They go with their tenant, and keep nobody from deleting it.
+    """
+
+    most: int = 0
+    keep_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class Kind:
     """A resource type, served at `group` ("" for the core group) and `version`.
 
     `spec` and `status` are their schemas; a `status` of None may hold anything. Of a `flat` kind the fields
     of the spec stand beside `metadata` for clients, as in kinds that Kubernetes made before there were specs.
+    A kind with a `view` is not stored: it shows another one.
 
     `owner` writes its spec and `status_owner` its status (`PEOPLE`, `REGION`, or a controller's name; nobody
     else may: invariant 6). `reads` are the kinds the owner looks at. `region_of` names the region a resource
@@ -60,6 +95,7 @@ class Kind:
     new resource; the role named after the slash removes its own. `guards` is the column ("namespace" or
     "region") by which others depend on a resource of this kind: it cannot be deleted while they exist, nor a
     region while the `references` of anything name it.
+    `check` names what is wrong with a resource whose spec is fit by itself.
     `check_update` names what is wrong with changing a spec from one value to another, each fit on its own.
     `fold_zones` makes one status of the statuses that a region's zones report.
     """
@@ -71,6 +107,8 @@ class Kind:
     version: str = "v1"
     status: type[BaseModel] | None = None
     flat: bool = False
+    view: View | None = None
+    fleeting: Fleeting | None = None
     owner: str = PEOPLE
     status_owner: str = ""
     reads: tuple[str, ...] = ()
@@ -82,6 +120,7 @@ class Kind:
     region_of: Callable[[Resource], str] | None = None
     references: Callable[[Resource], Iterable[Key]] | None = None
     guards: str = ""
+    check: Callable[[Resource], Iterable[Problem]] | None = None
     check_update: Callable[[Resource, Resource], Iterable[Problem]] | None = None
     fold_zones: Callable[[Resource, Mapping[str, JsonObject]], JsonObject] | None = None
 
@@ -95,6 +134,20 @@ class Kind:
         """How errors of the Kubernetes API name it: "deployments.transom.dev", "events" in the core group."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
+    @property
+    def stored(self) -> str:
+        """The name of the kind that its resources are stored as."""
+        return self.view.of if self.view else self.name
+
+    @property
+    def root(self) -> str:
+        """Where the fields of its spec stand for clients: "spec", or "" for a flat kind."""
+        return "" if self.flat else "spec"
+
+    def shown(self, resource: Resource) -> Resource:
+        """A stored resource as clients of this kind see it."""
+        return self.view.show(resource) if self.view else resource
+
     def parse(self, resource: Resource) -> Any:
         """The spec as this kind's typed class. Raises `InvalidError` with every mistake."""
         if self.spec is None:
@@ -102,7 +155,7 @@ class Kind:
         try:
             return self.spec.model_validate(resource.spec)
         except ValidationError as error:
-            raise InvalidError(str(resource.key), problems_of(error, "spec")) from None
+            raise InvalidError(str(resource.key), problems_of(error, self.root)) from None
 
     def validate(self, resource: Resource) -> Resource:
         """The resource with its spec's defaults written out. Raises `InvalidError` with every mistake."""
@@ -112,12 +165,15 @@ class Kind:
             try:
                 spec = self.spec.model_validate(resource.spec).model_dump(by_alias=True, exclude_none=True)
             except ValidationError as error:
-                problems.extend(problems_of(error, "spec"))
+                problems.extend(problems_of(error, self.root))
         elif resource.spec:
             problems.append(Problem("spec", f"a {self.name} has no spec"))
+        valid = msgspec.structs.replace(resource, api_version=self.api_version, spec=spec)
+        if not problems and self.check is not None:
+            problems.extend(self.check(valid))
         if problems:
             raise InvalidError(f"{self.name} {resource.metadata.name!r}", problems)
-        return msgspec.structs.replace(resource, api_version=self.api_version, spec=spec)
+        return valid
 
 
 def _metadata_problems(kind: Kind, resource: Resource) -> Iterator[Problem]:
@@ -148,8 +204,9 @@ def problems_of(error: ValidationError, root: str = "") -> list[Problem]:
 class Catalog:
     """The kinds of one system, found by any name people use; cycles and second owners are refused here.
 
-    Raises `InvalidError` at construction when two kinds share a name, a kind reads one that is not there,
-    or reading goes in a circle.
+    To go through it is to go through what is stored; `faces` has the kinds that show others, too.
+    Raises `InvalidError` at construction when two kinds share a name, a kind reads (or shows) one that is not
+    there, or reading goes in a circle.
     """
 
     def __init__(self, kinds: Iterable[Kind]) -> None:
@@ -157,23 +214,24 @@ class Catalog:
         self._aliases: dict[str, Kind] = {}
         self._served: dict[tuple[str, str, str], Kind] = {}
         problems: list[Problem] = []
-        for kind in kinds:
+        for kind in (kinds := tuple(kinds)):
+            self._served.setdefault((kind.group, kind.version, kind.plural), kind)
+            if kind.view is not None:
+                continue
             if kind.name in self._kinds:
                 first = self._kinds[kind.name]
                 problems.append(Problem(kind.name, f"owned twice, by {first.owner!r} and by {kind.owner!r}"))
                 continue
             self._kinds[kind.name] = kind
-            self._served[kind.group, kind.version, kind.plural] = kind
-            for alias in (kind.name.lower(), kind.plural, *kind.short_names):
+            for alias in dict.fromkeys(_names(kind)):
                 taken = self._aliases.setdefault(alias, kind)
                 if taken is not kind:
                     problems.append(Problem(kind.name, f"the name {alias!r} already means {taken.name}"))
-        for kind in self:
-            problems.extend(
-                Problem(kind.name, f"reads {read!r}, which is not a kind")
-                for read in kind.reads
-                if read not in self._kinds
-            )
+        for kind in kinds:
+            problems.extend(_strangers(kind, self._kinds))
+            # A face goes by its names wherever they do not mean something that is stored.
+            for alias in _names(kind) if kind.view else ():
+                self._aliases.setdefault(alias, kind)
         if problems:
             raise InvalidError("the catalog", problems)
         self.layers: dict[str, int] = {}
@@ -182,6 +240,11 @@ class Catalog:
 
     def __iter__(self) -> Iterator[Kind]:
         return iter(self._kinds.values())
+
+    @property
+    def faces(self) -> Iterable[Kind]:
+        """Every kind that is served: those that are stored, and those that show them in other words."""
+        return self._served.values()
 
     def __getitem__(self, name: str) -> Kind:
         """The kind called exactly `name`. Raises `NotFoundError`."""
@@ -206,3 +269,17 @@ class Catalog:
             below = [self._layer(self._kinds[read], (*path, kind.name)) for read in kind.reads]
             self.layers[kind.name] = 1 + max(below) if below else 0
         return self.layers[kind.name]
+
+
+def _names(kind: Kind) -> tuple[str, ...]:
+    return kind.name.lower(), kind.plural, kind.qualified, *kind.short_names
+
+
+def _strangers(kind: Kind, kinds: Mapping[str, Kind]) -> Iterator[Problem]:
+    for read in kind.reads:
+        if read not in kinds:
+            yield Problem(kind.name, f"reads {read!r}, which is not a kind")
+        elif kinds[read].fleeting:
+            yield Problem(kind.name, f"reads {read!r}, whose changes wake nobody")
+    if kind.stored not in kinds:
+        yield Problem(kind.name, f"shows {kind.stored!r}, which is not a kind")

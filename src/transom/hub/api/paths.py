@@ -35,7 +35,12 @@ class Target:
 
     @property
     def key(self) -> Key:
-        """The resource; only for a path with a name."""
+        """What is stored of the resource; only for a path with a name."""
+        return Key(self.kind.stored, self.namespace, self.name)
+
+    @property
+    def shown(self) -> Key:
+        """The resource as clients name it."""
         return Key(self.kind.name, self.namespace, self.name)
 
 
@@ -47,7 +52,7 @@ def target_of(request: Request, catalog: Catalog) -> Target:
     plural = found["plural"]
     kind = catalog.served(group, version, plural)
     if kind is None:
-        known = ", ".join(sorted(kind.plural for kind in catalog if kind.group == group))
+        known = ", ".join(sorted(kind.plural for kind in catalog.faces if kind.group == group))
         raise NotFoundError(f"unknown kind {plural!r}; there are {known}")
     root = f"/apis/{kind.api_version}" if kind.group else f"/api/{kind.version}"
     if namespace and not kind.namespaced:

@@ -6,6 +6,7 @@ Next on the data's way: `hub.store`; and back, `errors` for what is refused.
 """
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import msgspec
 from starlette.requests import Request
@@ -62,27 +63,27 @@ class Resources:
         if target.kind.namespaced and not target.namespace:
             raise RefusedError(405, f"a {target.kind.name} is created in a tenant: namespaces/TENANT/…")
         resource = resource_from(await read_resource(request), target)
-        held = await self._write(request, resource.key, creating(resource), _why(query, resource))
+        held = await self._write(request, _of(target, resource), creating(resource), _why(query, resource))
         return answer(held, 201)
 
     async def replace(self, request: Request, target: Target) -> Response:
         """PUT: the resource with its spec, labels, annotations and finalizers replaced."""
         query = query_of(request, "why")
         resource = resource_from(await read_resource(request), target)
-        return answer(await self._write(request, target.key, replacing(resource), _why(query, resource)))
+        return answer(await self._write(request, target, replacing(resource), _why(query, resource)))
 
     async def patch(self, request: Request, target: Target) -> Response:
         """PATCH: the resource changed by a JSON merge patch (RFC 7396)."""
         query = query_of(request, "why")
         patch = await read_patch(request)
-        return answer(await self._write(request, target.key, _patching(target, patch), _why(query, None)))
+        return answer(await self._write(request, target, _patching(target, patch), _why(query, None)))
 
     async def delete(self, request: Request, target: Target) -> Response:
         """DELETE: the resource while it waits for its finalizers, else a Status of success."""
         query = query_of(request, "why")
         resource_version, uid = await read_preconditions(request)
-        wanted = deleting(target.key, resource_version, uid)
-        held = await self._write(request, target.key, wanted, _why(query, None))
+        wanted = deleting(target.shown, resource_version, uid)
+        held = await self._write(request, target, wanted, _why(query, None))
         if held is not None:
             return answer(held)
         details = {"name": target.name, "group": target.kind.group, "kind": target.kind.plural}
@@ -91,7 +92,7 @@ class Resources:
     async def get(self, request: Request, target: Target) -> Response:
         """GET one resource."""
         query_of(request)
-        return answer(await self._store.get(target.key))
+        return answer(target.kind.shown(await self._store.get(target.key)))
 
     async def list_or_watch(self, request: Request, target: Target) -> Response:
         """GET a list; with `watch=true`, what changes."""
@@ -117,14 +118,18 @@ class Resources:
         items = told_history(events)[:limit]
         return answer({"kind": "History", "apiVersion": API_VERSION, "metadata": {}, "items": items})
 
-    async def _write(self, request: Request, key: Key, wanted: Wanted, why: str) -> Held:
-        await check_leaving(self._store, key, wanted)
-        return await self._store.write(Change(key, wanted, actor_of(request), why))
+    async def _write(self, request: Request, target: Target, wanted: Wanted, why: str) -> Held:
+        view = target.kind.view
+        if view is not None:
+            wanted = view.through(wanted)
+        await check_leaving(self._store, target.key, wanted)
+        held = await self._store.write(Change(target.key, wanted, actor_of(request), why))
+        return None if held is None else target.kind.shown(held)
 
     async def _page(self, target: Target, matches: Matches | None, limit: int, token: str) -> Response:
         begun = Continue.parse(token) if token else None
         after = Key(target.kind.name, begun.namespace, begun.name) if begun else None
-        page = await self._store.page(target.kind.name, target.namespace, most=limit, after=after)
+        page = await self._store.page(target.kind.stored, target.namespace, most=limit, after=after)
         revision = begun.revision if begun else page.revision
         metadata = {"resourceVersion": str(revision)}
         if page.more_after is not None:
@@ -141,9 +146,10 @@ class Resources:
         )
         chunk, comma = bytearray(), b""
         async for resource in every(self._store, target, first):
-            if matches is not None and not matches(resource):
+            shown = target.kind.shown(resource)
+            if matches is not None and not matches(shown):
                 continue
-            chunk += comma + to_json(resource)
+            chunk += comma + to_json(shown)
             comma = b","
             if len(chunk) > _CHUNK_BYTES:
                 yield bytes(chunk)
@@ -172,10 +178,16 @@ class Resources:
         await self._store.events(since, 1)
 
 
+def _of(target: Target, resource: Resource) -> Target:
+    """A new resource, at what its list is."""
+    return replace(target, name=resource.metadata.name)
+
+
 def _list(
     target: Target, matches: Matches | None, items: list[Resource], metadata: dict[str, str]
 ) -> Response:
-    selected = [item for item in items if matches is None or matches(item)]
+    shown = map(target.kind.shown, items)
+    selected = [item for item in shown if matches is None or matches(item)]
     kind = f"{target.kind.name}List"
     return answer(
         {"kind": kind, "apiVersion": target.kind.api_version, "metadata": metadata, "items": selected}
@@ -194,14 +206,14 @@ def _why(query: dict[str, str], resource: Resource | None) -> str:
 
 def _patching(target: Target, patch: JsonObject) -> Wanted:
     """The change that `patch` means; what comes out must be as sound as what people send whole."""
-    change = merge_patching(target.key, patch)
+    change = merge_patching(target.shown, patch)
 
     def wanted(held: Held) -> Held:
         if held is not None:
             merged = merge(msgspec.to_builtins(held), patch)
             problems = envelope_problems(merged, target.kind)
             if problems:
-                raise InvalidError(str(target.key), problems)
+                raise InvalidError(str(target.shown), problems)
         return change(held)
 
     return wanted

@@ -39,12 +39,13 @@ class Told(msgspec.Struct, frozen=True):
     """A change, and the line that tells it."""
 
     revision: int
+    event: str
     resource: Resource
     line: bytes
 
 
 def _told(event: Event) -> Told:
-    return Told(event.revision, event.resource, line(event.event, event.resource))
+    return Told(event.revision, event.event, event.resource, line(event.event, event.resource))
 
 
 def line(event: str, resource: Resource) -> bytes:
@@ -70,7 +71,7 @@ class Feed:
         """
         async with self._reading:
             await self._catch_up()
-        kind, namespace = target.kind.name, target.namespace
+        kind, namespace = target.kind.stored, target.namespace
         remembered = self._complete_after
         if seen < remembered:
             events = await self._store.events(seen, _READ_MAX, kind, namespace)
@@ -146,15 +147,16 @@ async def _lines(store: Store, feed: Feed, clock: Clock, watch: Watch) -> AsyncI
         async for resource in every(store, watch.target, first):
             if int(resource.metadata.resource_version) > seen:
                 shown[resource.metadata.uid] = int(resource.metadata.resource_version)
-            if watch.matches is None or watch.matches(resource):
-                yield line("ADDED", resource)
+            seen_so = watch.target.kind.shown(resource)
+            if watch.matches is None or watch.matches(seen_so):
+                yield line("ADDED", seen_so)
     told_at = clock.monotonic()
     while (now := clock.monotonic()) < ends:
         changes, seen = await feed.after(seen, watch.target)
         for change in changes:
             # A resource that changed while the first ones were shown was shown as it is since then.
             if change.revision > shown.get(change.resource.metadata.uid, 0):
-                yield change.line if watch.matches is None else _selected(change, watch.matches)
+                yield _line_for(watch, change)
                 told_at = now
         if now - told_at >= BOOKMARK_SECONDS:
             yield _bookmark(watch.target, seen)
@@ -162,12 +164,15 @@ async def _lines(store: Store, feed: Feed, clock: Clock, watch: Watch) -> AsyncI
         await store.changed.above(seen, min(BOOKMARK_SECONDS, ends - now))
 
 
-def _selected(change: Told, matches: Matches) -> bytes:
-    """The line for a watch with a selector: what is not selected now is, for this client, deleted.
+def _line_for(watch: Watch, change: Told) -> bytes:
+    """The line for a watch: with a selector, what is not selected now is, for this client, deleted.
 
     It may never have been selected; a client that does not have it has nothing to do.
     """
-    return change.line if matches(change.resource) else line("DELETED", change.resource)
+    shown = watch.target.kind.shown(change.resource)
+    if watch.matches is not None and not watch.matches(shown):
+        return line("DELETED", shown)
+    return change.line if shown is change.resource else line(change.event, shown)
 
 
 def _bookmark(target: Target, revision: int) -> bytes:
@@ -181,7 +186,7 @@ def _bookmark(target: Target, revision: int) -> bytes:
 
 async def first_page(store: Store, target: Target) -> Page:
     """The first resources of a kind (of a tenant); the revision of all that `every` gives."""
-    return await store.page(target.kind.name, target.namespace, most=_PAGE)
+    return await store.page(target.kind.stored, target.namespace, most=_PAGE)
 
 
 async def every(store: Store, target: Target, first: Page) -> AsyncGenerator[Resource]:
@@ -192,4 +197,4 @@ async def every(store: Store, target: Target, first: Page) -> AsyncGenerator[Res
             yield resource
         if page.more_after is None:
             return
-        page = await store.page(target.kind.name, target.namespace, most=_PAGE, after=page.more_after)
+        page = await store.page(target.kind.stored, target.namespace, most=_PAGE, after=page.more_after)

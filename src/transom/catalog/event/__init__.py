@@ -1,0 +1,1 @@
+"""Event: what clients say happened to a resource, as the Kubernetes API has it, under both of its groups."""

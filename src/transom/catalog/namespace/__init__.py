@@ -1,0 +1,1 @@
+"""Namespace: a Tenant as clients of the Kubernetes API look for it."""
