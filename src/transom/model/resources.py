@@ -36,15 +36,16 @@ class OwnerReference(msgspec.Struct, frozen=True, rename="camel", omit_defaults=
 class ManagedFields(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """Which fields one manager set, and how ("Apply" or "Update"), of the resource or a `subresource` of it.
 
+    An empty one stands alone in what somebody writes who wants all of them removed.
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
     """
 
-    manager: str
-    operation: str
-    api_version: str
-    time: str
-    fields_type: str
-    fields_v1: JsonObject
+    manager: str = ""
+    operation: str = ""
+    api_version: str = ""
+    time: str = ""
+    fields_type: str = ""
+    fields_v1: JsonObject = {}
     subresource: str = ""
 
 
