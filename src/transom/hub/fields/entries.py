@@ -16,7 +16,6 @@ from transom.model.resources import ManagedFields
 UPDATERS_MAX: Final = 10
 _ANCIENT: Final = "ancient-changes"
 _FIELDS_TYPE: Final = "FieldsV1"
-_SECONDS: Final = len("2026-01-01T00:00:00")
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def encode(managed: Managed, api_version: str) -> list[ManagedFields]:
 
 
 def _order(entry: ManagedFields) -> tuple[str, ...]:
-    return entry.operation, entry.time[:_SECONDS], entry.manager, entry.api_version, entry.subresource
+    return entry.operation, entry.time, entry.manager, entry.api_version, entry.subresource
 
 
 def capped(managed: Managed, api_version: str) -> Managed:
@@ -77,7 +76,7 @@ def capped(managed: Managed, api_version: str) -> Managed:
     updaters = [manager for manager in managed.fields if manager.operation == UPDATE]
     if len(updaters) <= UPDATERS_MAX:
         return managed
-    updaters.sort(key=lambda manager: (managed.times.get(manager, "")[:_SECONDS], manager))
+    updaters.sort(key=lambda manager: (managed.times.get(manager, ""), manager))
     oldest = updaters[: len(updaters) - UPDATERS_MAX + 1]
     ancient = Manager(_ANCIENT, UPDATE, api_version)
     fields = {manager: found for manager, found in managed.fields.items() if manager not in oldest}

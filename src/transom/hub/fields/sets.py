@@ -27,22 +27,16 @@ ITSELF: Final = "."
 def to_fields_v1(fields: Iterable[Path]) -> JsonObject:
     """The set as FieldsV1 writes it: {"f:spec": {"f:env": {".": {}, "f:A": {}}}}."""
     tree: JsonObject = {}
+    managed: list[JsonObject] = []
     for path in fields:
         node = tree
         for element in path:
             node = node.setdefault(element, {})
-        node[ITSELF] = {}
-    _fold(tree)
+        managed.append(node)
+    for node in managed:
+        if node:  # one with nothing in it says by that alone that it is managed
+            node[ITSELF] = {}
     return tree
-
-
-def _fold(node: JsonObject) -> None:
-    """A place that is managed and has nothing in it is written {}, without its dot."""
-    if len(node) == 1:
-        node.pop(ITSELF, None)
-    for element, inner in node.items():
-        if element != ITSELF:
-            _fold(inner)
 
 
 def from_fields_v1(tree: object) -> FieldSet:

@@ -5,7 +5,7 @@ error. An item that stands twice in a set or keyed list is owned as a whole, all
 Next on the data's way: `merging` and `managers`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, TypeGuard, cast
 
 from transom.hub.fields.sets import FieldSet, Path, field
@@ -19,9 +19,6 @@ class Difference(NamedTuple):
     removed: FieldSet
     modified: FieldSet
     added: FieldSet
-
-
-_ABSENT: Final = object()
 
 
 def is_open(value: Any, shape: Shape) -> TypeGuard[JsonObject]:
@@ -82,59 +79,95 @@ def difference(shape: Shape, before: Any, after: Any) -> Difference:
 
 def places_of(shape: Shape, value: Any) -> FieldSet:
     """Every place there is in `value`: its fields, and all they are in."""
-    return difference(shape, {}, value).added
+    found: set[Path] = set()
+    _collect_all(shape, value, (), found)
+    found.discard(())
+    return frozenset(found)
+
+
+def _collect_all(shape: Shape, value: Any, path: Path, found: set[Path]) -> None:
+    found.add(path)
+    if is_open(value, shape):
+        for name, inner in value.items():
+            _collect_all(shape.of(name), inner, (*path, field(name)), found)
+        return
+    for element, same in _by_element(items_of(value, shape) or ()).items():
+        at = (*path, element)
+        if len(same) == 1:
+            _collect_all(shape.of_items, same[0], at, found)
+        else:
+            found.add(at)
 
 
 _Found = tuple[set[Path], set[Path], set[Path]]
+_PLAIN: Final = frozenset((str, int, float, bool))
 
 
 def _compare(shape: Shape, before: Any, after: Any, path: Path, found: _Found) -> None:
     removed, modified, added = found
-    old, new = _parts(shape, before), _parts(shape, after)
-    if before is _ABSENT:
-        added.add(path)
-    elif after is _ABSENT:
-        removed.add(path)
-    elif not old and not new:
-        if not _same(before, after):
-            modified.add(path)
+    if is_open(before, shape) and is_open(after, shape):
+        _compare_objects(shape, before, after, path, found)
         return
-    elif (old is None and before is not None) or (new is None and after is not None):
-        modified.add(path)  # a leaf became an object, or the other way round
-    old, new = old or {}, new or {}
-    for element in {**old, **new}:
-        _compare_part(shape, element, old.get(element, ()), new.get(element, ()), (*path, element), found)
+    old, new = items_of(before, shape), items_of(after, shape)
+    if old is not None and new is not None:
+        _compare_items(shape, old, new, path, found)
+        return
+    gone, come = _inside(shape, before, path), _inside(shape, after, path)
+    removed |= gone
+    added |= come
+    said = before is not None and after is not None  # null is no value beside one with something in it
+    if said if gone or come else not _same(before, after):
+        modified.add(path)
 
 
-def _compare_part(
-    shape: Shape, element: str, old: Iterable[Any], new: Iterable[Any], at: Path, found: _Found
+def _inside(shape: Shape, value: Any, path: Path) -> set[Path]:
+    found: set[Path] = set()
+    _collect_all(shape, value, path, found)
+    found.discard(path)
+    return found
+
+
+def _compare_objects(shape: Shape, before: JsonObject, after: JsonObject, path: Path, found: _Found) -> None:
+    removed, modified, added = found
+    for name, old in before.items():
+        if name not in after:
+            _collect_all(shape.of(name), old, (*path, field(name)), removed)
+            continue
+        new = after[name]
+        if old is new:
+            continue
+        if type(old) is type(new) and type(old) in _PLAIN:
+            if old != new:
+                modified.add((*path, field(name)))
+            continue
+        _compare(shape.of(name), old, new, (*path, field(name)), found)
+    for name, new in after.items():
+        if name not in before:
+            _collect_all(shape.of(name), new, (*path, field(name)), added)
+
+
+def _compare_items(
+    shape: Shape, before: list[tuple[str, Any]], after: list[tuple[str, Any]], path: Path, found: _Found
 ) -> None:
     removed, modified, added = found
-    inner = shape.of(element[2:]) if element[0] == "f" else shape.of_items
-    before, after = list(old), list(new)
-    if len(before) > 1 and len(after) > 1:
-        if not _same(before, after):
-            modified.add(at)
-        return
-    # What stands more than once has no inside: it comes, or goes, as it is.
-    if len(before) > 1:
-        removed.add(at)
-    if len(after) > 1:
-        added.add(at)
-    single = [each[0] if len(each) == 1 else _ABSENT for each in (before, after)]
-    if single != [_ABSENT, _ABSENT]:
-        _compare(inner, single[0], single[1], at, found)
+    olds, news = _by_element(before), _by_element(after)
+    for element in {**olds, **news}:
+        at, old, new = (*path, element), olds.get(element, []), news.get(element, [])
+        if len(old) == len(new) == 1:
+            _compare(shape.of_items, old[0], new[0], at, found)
+        elif len(old) > 1 and len(new) > 1:
+            if not _same(old, new):
+                modified.add(at)
+        else:
+            # What stands more than once has no inside: it comes, or goes, as it is.
+            for values, into in ((old, removed), (new, added)):
+                if len(values) == 1:
+                    _collect_all(shape.of_items, values[0], at, into)
+                elif values:
+                    into.add(at)
 
 
-def _parts(shape: Shape, value: Any) -> Mapping[str, tuple[Any, ...] | list[Any]] | None:
-    """What is in an object or list, by element; None for a leaf."""
-    if is_open(value, shape):
-        return {field(name): (inner,) for name, inner in value.items()}
-    items = items_of(value, shape)
-    return None if items is None else _by_element(items)
-
-
-def _by_element(items: list[tuple[str, Any]]) -> dict[str, list[Any]]:
+def _by_element(items: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for element, value in items:
         found.setdefault(element, []).append(value)
