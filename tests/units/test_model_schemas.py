@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Optional
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, Field, create_model
 
@@ -228,6 +228,7 @@ _TYPES = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(fields=st.dictionaries(st.sampled_from(["one", "two", "three"]), _TYPES, max_size=3))
 def test_any_class_becomes_a_structural_schema(fields: dict[str, Any]) -> None:
     schema = schema_of(Kind("Thing", "things", part(fields)))

@@ -19,7 +19,7 @@ class Status(BaseModel):
 
 
 class ConditionStatus(Status):
-    """One statement about a resource (`model.resources.Condition`)."""
+    """One statement about a resource."""
 
     type: str
     """What the statement is about."""
@@ -29,9 +29,9 @@ class ConditionStatus(Status):
     """Why, in one word for programs."""
     message: str = ""
     """Why, for people."""
-    last_transition_time: str | None = None
+    last_transition_time: str = ""
     """When `status` last changed."""
-    observed_generation: int | None = None
+    observed_generation: int = 0
     """The generation that the statement is about."""
 
 

@@ -19,6 +19,7 @@ from transom.hub.api.door import Door
 from transom.hub.api.elsewhere import Elsewhere, Endpoint
 from transom.hub.api.errors import RefusedError, answer, refuse
 from transom.hub.api.health import Health
+from transom.hub.api.openapi import OpenApi
 from transom.hub.api.paths import Target, target_of
 from transom.hub.api.resources import Resources
 from transom.hub.api.served import served_of
@@ -65,6 +66,7 @@ def hub_api(
         routes=[
             *Health(states).routes(),
             *Discovery(served).routes(),
+            *OpenApi(served).routes(),
             Route("/metrics", pages.metrics),
             Route("/hub/layers", pages.layers),
             Route("/hub/regions", there(pages.regions)),
