@@ -22,6 +22,10 @@ PEOPLE = "api"
 REGION = "region"
 """The owner of what regions originate: instances, and the status of what they were asked for."""
 
+ROLES = ("viewer", "editor", "owner", "operator")
+"""What people and programs can be, each more than the one before: the first three in a tenant, the last for
+the whole hub (`hub.access.roles`)."""
+
 
 class Spec(BaseModel):
     """Base of every kind's spec: frozen, camelCase in JSON, unknown fields are mistakes, no type coercion.
@@ -97,7 +101,8 @@ class Kind:
     region while the `references` of anything name it.
     `check` names what is wrong with a resource whose spec is fit by itself.
     `check_update` names what is wrong with changing a spec from one value to another, each fit on its own.
-    `fold_zones` makes one status of the statuses that a region's zones report.
+    `read_by` and `write_by` are the least of `ROLES` that may. `fold_zones` makes one status of the statuses
+    that a region's zones report.
     """
 
     name: str
@@ -121,6 +126,8 @@ class Kind:
     references: Callable[[Resource], Iterable[Key]] | None = None
     guards: str = ""
     check: Callable[[Resource], Iterable[Problem]] | None = None
+    read_by: str = "viewer"
+    write_by: str = "editor"
     check_update: Callable[[Resource, Resource], Iterable[Problem]] | None = None
     fold_zones: Callable[[Resource, Mapping[str, JsonObject]], JsonObject] | None = None
 

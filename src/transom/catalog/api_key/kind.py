@@ -61,6 +61,7 @@ API_KEY = Kind(
     short_names=("key", "keys"),
     spec=ApiKeySpec,
     check_update=_check_update,
+    read_by="editor",
     columns=(
         Column("SCOPES", lambda key: ",".join(key.spec.get("scopes", []))),
         Column("EXPIRES", lambda key: str(key.spec.get("expiresAt", "never"))),

@@ -52,6 +52,7 @@ NAMESPACE = Kind(
     spec=NamespaceSpec,
     status=NamespaceStatus,
     namespaced=False,
+    write_by="operator",
     view=View(TENANT.name, _show, _read),
     columns=(Column("STATUS", lambda namespace: str(namespace.status.get("phase", ""))),),
 )

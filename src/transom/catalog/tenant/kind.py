@@ -36,6 +36,7 @@ TENANT = Kind(
     spec=TenantSpec,
     namespaced=False,
     guards="namespace",
+    write_by="operator",
     references=references_to_regions,
     columns=(
         Column("TITLE", lambda tenant: str(tenant.spec.get("title", ""))),

@@ -1,4 +1,9 @@
-"""Who sent a request: made by `hub.api.door` when it comes in, read wherever it is handled."""
+"""Who sent a request: made by `hub.api.door` when it comes in, read wherever it is handled.
+
+Names of callers begin with where they come from: `key:NAME` for a HubKey, the prefix of an issuer for its
+people. Only the administrator's key has none, so nobody else can be called that.
+Next on the data's way: `rights` decides what a caller may do.
+"""
 
 import msgspec
 from starlette.requests import Request
@@ -7,7 +12,19 @@ from transom.hub.changes import Actor
 from transom.model.kinds import PEOPLE
 from transom.runtime.http import Scope
 
+ADMINISTRATOR = "administrator"
+"""Who shows the key in the hub's folder."""
+OPERATORS = "transom:operators"
+"""The group of the administrator's key: it may do everything, whatever bindings say."""
+AUTHENTICATED = "system:authenticated"
+"""The group of everyone who was let in."""
+KEY_PREFIX = "key:"
+
+RESERVED = (KEY_PREFIX, "transom:", "system:")
+"""How no name of an issuer may begin."""
+
 _CALLER = "transom.caller"
+_FRESH = "transom.fresh"
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -18,14 +35,25 @@ class Caller(msgspec.Struct, frozen=True):
     source: str = ""
 
 
-def remember(scope: Scope, caller: Caller) -> None:
-    """Keep for the rest of this request who sent it."""
+def administrator(source: str) -> Caller:
+    """Whoever shows the administrator's key."""
+    return Caller(ADMINISTRATOR, (OPERATORS, AUTHENTICATED), source)
+
+
+def remember(scope: Scope, caller: Caller, *, fresh: bool = True) -> None:
+    """Keep for the rest of this request who sent it, and whether what is known of rights is as new as it."""
     scope[_CALLER] = caller
+    scope[_FRESH] = fresh
 
 
 def caller_of(request: Request) -> Caller:
     """Who sent `request`."""
     return request.scope[_CALLER]
+
+
+def is_fresh(scope: Scope) -> bool:
+    """Whether rights are known as they were when the request came, or later."""
+    return scope[_FRESH]
 
 
 def actor_of(request: Request) -> Actor:

@@ -4,7 +4,7 @@ Nothing here names a kind. Next on the data's way: `resources` handles resources
 requests.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from starlette.applications import Starlette
@@ -13,11 +13,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from transom.hub.access.identity import Identity, Issuer
+from transom.hub.access.limits import Limits, LimitsConfig
+from transom.hub.access.table import AccessTable
 from transom.hub.api.contexts import ContextPages, Contexts
 from transom.hub.api.discovery import Discovery
 from transom.hub.api.door import Door
 from transom.hub.api.elsewhere import Elsewhere, Endpoint
 from transom.hub.api.errors import RefusedError, answer, refuse
+from transom.hub.api.gate import Gate
 from transom.hub.api.health import Health
 from transom.hub.api.openapi import OpenApi
 from transom.hub.api.paths import Target, target_of
@@ -50,12 +54,17 @@ def hub_api(
     clock: Clock,
     contexts: Contexts | None = None,
     elsewhere: Elsewhere | None = None,
+    issuers: Sequence[Issuer] = (),
+    limits: LimitsConfig | None = None,
 ) -> AsgiApp:
     """The API over `store`, as an ASGI application.
 
     `admin_key_hash` is `hash_secret` of the administrator's key; `states` says what the hub's workers do.
-    Without `contexts` it has no pages for them. `elsewhere` is for a hub of several processes.
+    Without `contexts` it has no pages for them. `elsewhere` is for a hub of several processes. Tokens of
+    `issuers` are believed.
     """
+    table = AccessTable(store)
+    gate = Gate(table)
     resources = Resources(store, clock)
     pages = _Pages(store.catalog, roads)
     served = [served_of(kind) for kind in store.catalog]
@@ -72,14 +81,15 @@ def hub_api(
             Route("/hub/regions", there(pages.regions)),
             *about_processes,
             *about_contexts,
-            *(route for root in _ROOTS for route in _routes(root, resources, store.catalog)),
+            *(route for root in _ROOTS for route in _routes(root, resources, store.catalog, gate)),
         ],
         # The last is for faults of ours: the server logs them, with their trace, once they are answered.
         exception_handlers=dict.fromkeys((HTTPException, RefusedError, TransomError, Exception), refuse),
     )
     # A path with a slash too many is no path, and not a way to learn which there are.
     app.router.redirect_slashes = False
-    return Door(app, admin_key_hash)
+    identity = Identity(table, admin_key_hash, issuers, clock)
+    return Door(app, identity, gate, Limits(limits or LimitsConfig(), clock))
 
 
 def _here(endpoint: Endpoint) -> Endpoint:
@@ -101,7 +111,7 @@ _ROOTS = ("/apis/{group}/{version}", "/api/{version}")
 Verb = Callable[[Request, Target], Awaitable[Response]]
 
 
-def _routes(root: str, resources: Resources, catalog: Catalog) -> Iterator[Route]:
+def _routes(root: str, resources: Resources, catalog: Catalog, gate: Gate) -> Iterator[Route]:
     """A kind's routes; each method at its own, so that the wrong one gets 405."""
     many: dict[str, Verb] = {"GET": resources.list_or_watch, "POST": resources.create}
     one: dict[str, Verb] = {
@@ -111,16 +121,20 @@ def _routes(root: str, resources: Resources, catalog: Catalog) -> Iterator[Route
         "DELETE": resources.delete,
     }
     for path in (f"{root}/namespaces/{{tenant}}/{{plural}}", f"{root}/{{plural}}"):
-        yield _by_method(path, many, catalog)
-        yield _by_method(f"{path}/{{name}}", one, catalog)
-        yield _by_method(f"{path}/{{name}}/history", {"GET": resources.history}, catalog)
+        yield _by_method(path, many, catalog, gate)
+        yield _by_method(f"{path}/{{name}}", one, catalog, gate)
+        yield _by_method(f"{path}/{{name}}/history", {"GET": resources.history}, catalog, gate, "history")
 
 
-def _by_method(path: str, verbs: Mapping[str, Verb], catalog: Catalog) -> Route:
+def _by_method(
+    path: str, verbs: Mapping[str, Verb], catalog: Catalog, gate: Gate, subresource: str = ""
+) -> Route:
     async def endpoint(request: Request) -> Response:
+        target = target_of(request, catalog)
+        gate.check(request, target, subresource)
         # HEAD is answered as GET; the server leaves the body out.
         method = "GET" if request.method == "HEAD" else request.method
-        return await verbs[method](request, target_of(request, catalog))
+        return await verbs[method](request, target)
 
     return Route(path, endpoint, methods=list(verbs))
 

@@ -21,6 +21,7 @@ from transom.hub.api.bodies import (
     resource_from,
 )
 from transom.hub.api.errors import JSON, RefusedError, answer
+from transom.hub.api.gate import guarded
 from transom.hub.api.history import told_history
 from transom.hub.api.paths import Continue, Matches, Target, number, query_of, selector, truth
 from transom.hub.api.watch import Feed, Watch, every, first_page, watching
@@ -123,6 +124,7 @@ class Resources:
         if view is not None:
             wanted = view.through(wanted)
         await check_leaving(self._store, target.key, wanted)
+        wanted = guarded(request, target.key, wanted)
         held = await self._store.write(Change(target.key, wanted, actor_of(request), why))
         return None if held is None else target.kind.shown(held)
 
