@@ -26,6 +26,7 @@ from transom.hub.api.health import Health
 from transom.hub.api.openapi import OpenApi
 from transom.hub.api.paths import Target, target_of
 from transom.hub.api.resources import Resources
+from transom.hub.api.reviews import VIRTUAL, Reviews
 from transom.hub.api.served import served_of
 from transom.hub.store import Store
 from transom.model.errors import TransomError
@@ -67,7 +68,7 @@ def hub_api(
     gate = Gate(table)
     resources = Resources(store, clock)
     pages = _Pages(store.catalog, roads)
-    served = [served_of(kind) for kind in store.catalog]
+    served = [*VIRTUAL, *(served_of(kind) for kind in store.catalog)]
     there = elsewhere.or_there if elsewhere else _here
     about_contexts = [] if contexts is None else _context_routes(ContextPages(store, contexts), there)
     about_processes = [] if elsewhere is None else [Route("/hub/processes", elsewhere.processes)]
@@ -81,6 +82,7 @@ def hub_api(
             Route("/hub/regions", there(pages.regions)),
             *about_processes,
             *about_contexts,
+            *Reviews(gate).routes(),
             *(route for root in _ROOTS for route in _routes(root, resources, store.catalog, gate)),
         ],
         # The last is for faults of ours: the server logs them, with their trace, once they are answered.

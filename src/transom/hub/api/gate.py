@@ -48,15 +48,25 @@ class Gate:
         `ForbiddenError`, `NotFoundError` (of a tenant that the caller has nothing to do with), or
         `UnreachableError` when it cannot be told.
         """
-        asked = asked_of(request, target, subresource)
+        self.check_wish(request, asked_of(request, target, subresource), target.key)
+
+    def check_wish(self, request: Request, asked: Asked, key: Key | None = None) -> None:
+        """Raise unless the caller may do what is `asked`, of `key` if that is one resource; see `check`."""
         request.scope[_GATE] = self, asked
         require_fresh(request.scope)
         caller = caller_of(request)
         decision = self.rights.decide(caller, asked)
         if decision is Decision.HIDDEN:
-            raise hidden(target)
+            raise hidden(asked, key)
         if decision is Decision.FORBIDDEN:
             raise ForbiddenError(refusal(caller, asked))
+
+    async def catch_up(self) -> None:
+        """Have the rights of everybody as new as now; an operator's own are not looked up. Raises
+        `UnreachableError`.
+        """
+        if not await self._table.fresh():
+            raise UnreachableError("the hub's store does not answer, so rights cannot be told; ask again")
 
     def check_path(self, scope: Scope, caller: Caller) -> None:
         """Raise unless the caller may ask for a path that is no resource. As with `check`."""
@@ -121,11 +131,11 @@ def asked_of(request: Request, target: Target, subresource: str) -> Asked:
     return Asked(verb, kind.group, kind.plural, subresource, tenant, name)
 
 
-def hidden(target: Target) -> NotFoundError:
+def hidden(asked: Asked, key: Key | None) -> NotFoundError:
     """What is said of a tenant that the caller has nothing to do with, and of all that is in it."""
-    if target.name:
-        return NotFoundError(f"{target.key} does not exist")
-    return NotFoundError(f'namespaces "{target.namespace}" not found')
+    if key is not None and key.name:
+        return NotFoundError(f"{key} does not exist")
+    return NotFoundError(f'namespaces "{asked.tenant}" not found')
 
 
 def refusal(caller: Caller, asked: Asked) -> str:
