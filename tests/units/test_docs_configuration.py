@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from transom.hub.access.limits import LimitsConfig
+from transom.hub.access.tokens import OidcConfig
 from transom.hub.config import ContextsConfig, HubConfig
 from transom.links.kafka.config import ClusterConfig, GroupsConfig, MirrorConfig, TopicsConfig
 from transom.region.config import RegionConfig, ZoneConfig
@@ -30,6 +32,8 @@ def tables(page):
             [
                 HubConfig,
                 ContextsConfig,
+                OidcConfig,
+                LimitsConfig,
                 RegionConfig,
                 ZoneConfig,
                 MirrorConfig,

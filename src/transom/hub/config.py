@@ -6,6 +6,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from transom.hub.access.limits import LimitsConfig
+from transom.hub.access.tokens import OidcConfig, check_distinct
 from transom.hub.store_address import postgres_address
 from transom.logs.opening import own_address
 from transom.model.errors import InvalidError
@@ -45,7 +47,7 @@ class HubConfig(Config):
     Its user's password is in `store_password_file`, and a server that is not this machine must be one that
     the certificates in `store_trust` (PEM) stand for. `signing_key` is what contexts are signed with, made at
     the first start and never again. `context_modules` are modules whose list `CONTEXTS` names further kinds
-    of contexts.
+    of contexts. People come in with tokens of the issuers in `oidc`; `limits` bounds what callers ask.
     """
 
     data: Path = Path()
@@ -62,6 +64,8 @@ class HubConfig(Config):
     signing_key: Path = Path("signing.key")
     context_modules: list[str] = Field(default_factory=list)
     contexts: ContextsConfig = ContextsConfig()
+    oidc: list[OidcConfig] = Field(default_factory=list, max_length=20)
+    limits: LimitsConfig = LimitsConfig()
     sweep_seconds: float = Field(default=600.0, ge=1.0)
     clean_seconds: float = Field(default=60.0, ge=1.0)
     trust: Path | None = None
@@ -69,6 +73,12 @@ class HubConfig(Config):
     tls_key: Path | None = None
     tls_authority: Path | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("oidc")
+    @classmethod
+    def _are_distinct(cls, issuers: list[OidcConfig]) -> list[OidcConfig]:
+        check_distinct(issuers)
+        return issuers
 
     @field_validator("address")
     @classmethod

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from transom.hub.access.issuers import OidcIssuer
 from transom.hub.api.app import hub_api
 from transom.hub.api.elsewhere import Elsewhere
 from transom.hub.config import HubConfig
@@ -115,6 +116,9 @@ async def running_hub(
         }
         identity = identity_in(config.data, registry, randomness)
         duties = Duties(registry, group, clock, randomness, *identity, alike)
+        issuers = [OidcIssuer(each, clock, randomness) for each in config.oidc]
+        for issuer in issuers:
+            group.start(f"issuer {issuer.config.prefix}", issuer.run)
         api = hub_api(
             store,
             admin_key_hash=admin_key_hash,
@@ -123,6 +127,8 @@ async def running_hub(
             clock=clock,
             contexts=contexts,
             elsewhere=Elsewhere(duties, ROADS, there),
+            issuers=issuers,
+            limits=config.limits,
         )
         serving = asyncio.Event()
 

@@ -5,7 +5,7 @@ Every mistake is reported at once, each with its path, so that nobody mends a fi
 
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -46,7 +46,18 @@ def load(path: Path, schema: type[C]) -> C:
         config = schema.model_validate(data)
     except ValidationError as error:
         raise InvalidError(what, problems_of(error)) from None
-    folder = path.resolve().parent
-    # Joining an absolute path leaves it as it is.
-    paths = {name: folder / value for name, value in config if isinstance(value, Path)}
-    return config.model_copy(update=paths)
+    return _placed(config, path.resolve().parent)
+
+
+def _placed(config: C, folder: Path) -> C:
+    """`config` with its relative paths, and those of the configurations in it, beginning at `folder`."""
+    changed: dict[str, Any] = {}
+    for name, value in config:
+        if isinstance(value, Path):
+            changed[name] = folder / value  # joining an absolute path leaves it as it is
+        elif isinstance(value, Config):
+            changed[name] = _placed(value, folder)
+        elif isinstance(value, list):
+            parts = cast("list[Any]", value)
+            changed[name] = [_placed(each, folder) if isinstance(each, Config) else each for each in parts]
+    return config.model_copy(update=changed)
