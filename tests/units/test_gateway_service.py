@@ -216,7 +216,7 @@ async def test_a_regions_log_server_lets_its_gateways_in_for_their_topics_alone(
         gateway_key_hash=hash_secret(key),
     )
     ports: list[int] = []
-    async with running_region(config, {}, CLOCK, Randomness(1), ports.append):
+    async with running_region(config, {}, {}, CLOCK, Randomness(1), ports.append):
         while not ports:
             await CLOCK.sleep(0.01)  # the server's own task
         log = RemoteLog(f"http://127.0.0.1:{ports[0]}", key)
@@ -271,7 +271,7 @@ async def test_a_region_whose_log_was_taken_away_ends_and_says_so(tmp_path) -> N
 
     async def taken_away() -> None:
         ports: list[int] = []
-        async with running_region(config, {}, CLOCK, Randomness(1), ports.append):
+        async with running_region(config, {}, {}, CLOCK, Randomness(1), ports.append):
             while not ports:
                 await CLOCK.sleep(0.01)
             (tmp_path / "log.db").rename(tmp_path / "elsewhere")

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from transom.model.version import Version
 from transom.region.agent import Agent
 from transom.region.desired import DesiredTable
 from transom.region.drivers.null import NullDriver
+from transom.region.making import Workshop
 from transom.region.planning import Place, Plan, Planner, Situation
 from transom.region.reports import Reports
 from transom.region.topics import TOPICS
@@ -78,6 +80,7 @@ class Region:
             {"RegionalDeployment": self.planner},
             self.clock,
             Randomness(7),
+            Workshop(PLACE, {}, Path("unused"), self.clock),
             period_seconds,
         )
         task = asyncio.create_task(agent.run())

@@ -2,5 +2,5 @@
 `driver.py` (runs in a region). A region's process imports no controller, the hub no driver.
 
 To add a kind: write its `kind.py`, name it in `kinds.py`, and, if people's words must become others',
-a controller; if a region must act on it, a driver.
+a controller; if a region must act on it, a driver. Kinds of your own need nothing here: `model.own`.
 """

@@ -1,5 +1,7 @@
 """Every kind that ships, in one catalog."""
 
+from collections.abc import Iterable
+
 from transom.catalog.api_key.kind import API_KEY
 from transom.catalog.context_control.kind import CONTEXT_FREEZE, CONTEXT_OVERRIDE
 from transom.catalog.deployment.kind import DEPLOYMENT, REGIONAL_DEPLOYMENT
@@ -12,11 +14,11 @@ from transom.catalog.namespace.kind import NAMESPACE
 from transom.catalog.region.kind import REGION
 from transom.catalog.role_binding.kind import HUB_ROLE_BINDING, ROLE_BINDING
 from transom.catalog.tenant.kind import TENANT
-from transom.model.kinds import Catalog
+from transom.model.kinds import Catalog, Kind
 
 
-def shipped() -> Catalog:
-    """The catalog of the kinds that ship."""
+def shipped(own: Iterable[Kind] = ()) -> Catalog:
+    """The catalog of the kinds that ship, and of those that somebody adds. Raises `InvalidError`."""
     return Catalog(
         (
             TENANT,
@@ -35,5 +37,6 @@ def shipped() -> Catalog:
             HUB_KEY,
             ROLE_BINDING,
             HUB_ROLE_BINDING,
+            *own,
         )
     )

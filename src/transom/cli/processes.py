@@ -65,8 +65,20 @@ def gateway_command(region: str, config: Path | None) -> None:
 @click.option(
     "--regions", metavar="NAME,…", help="Names of the regions.  [default: those there are, or eu,us,ap]"
 )
+@click.option(
+    "--kinds",
+    multiple=True,
+    metavar="FILE",
+    help="Module with kinds of your own: a file, or what can be imported. For a new folder.",
+)
 @click.option("--demo", is_flag=True, help="Then run a small app in all regions, and say what to try.")
-def up_command(folder: Path, port: int | None, regions: str | None, demo: bool) -> None:  # noqa: FBT001
+def up_command(
+    folder: Path,
+    port: int | None,
+    regions: str | None,
+    kinds: tuple[str, ...],
+    demo: bool,  # noqa: FBT001  # as click passes a flag
+) -> None:
     """Run a hub and regions on this machine until Ctrl-C, which ends all of it, workloads included.
 
     What dies is not started again: the line that does it is printed. What runs already is taken over.
@@ -74,7 +86,7 @@ def up_command(folder: Path, port: int | None, regions: str | None, demo: bool) 
     from transom.processes.up import run_up  # noqa: PLC0415
 
     names = None if regions is None else tuple(name.strip() for name in regions.split(","))
-    _run(run_up(folder, port, names, demo=demo))
+    _run(run_up(folder, port, names, demo=demo, kinds=kinds))
 
 
 @click.command("drill")

@@ -13,10 +13,8 @@ import msgspec
 
 from transom.model.errors import UNREADABLE, TransomError, UnreachableError
 from transom.model.kinds import Kind
-from transom.model.resources import API_VERSION, JsonObject, Resource, to_json
+from transom.model.resources import JsonObject, Resource, to_json
 from transom.runtime.connecting import cause_of
-
-PREFIX = f"/apis/{API_VERSION}"
 
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
@@ -284,7 +282,8 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 def _path(kind: Kind, tenant: str, name: str = "") -> str:
     space = f"/namespaces/{quote(tenant, safe='')}" if kind.namespaced and tenant else ""
-    return f"{PREFIX}{space}/{kind.plural}" + (f"/{quote(name, safe='')}" if name else "")
+    root = f"/apis/{kind.group}" if kind.group else "/api"
+    return f"{root}/{kind.version}{space}/{kind.plural}" + (f"/{quote(name, safe='')}" if name else "")
 
 
 def _resource(body: bytes) -> Resource:

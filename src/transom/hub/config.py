@@ -47,7 +47,9 @@ class HubConfig(Config):
     Its user's password is in `store_password_file`, and a server that is not this machine must be one that
     the certificates in `store_trust` (PEM) stand for. `signing_key` is what contexts are signed with, made at
     the first start and never again. `context_modules` are modules whose list `CONTEXTS` names further kinds
-    of contexts. People come in with tokens of the issuers in `oidc`; `limits` bounds what callers ask.
+    of contexts, `kind_modules` those whose list `KINDS` names further kinds (`model.own`): what can be
+    imported, or a file that ends in ".py".
+    People come in with tokens of the issuers in `oidc`; `limits` bounds what callers ask.
     """
 
     data: Path = Path()
@@ -63,6 +65,7 @@ class HubConfig(Config):
     link_keys: Path = Path("link-keys")
     signing_key: Path = Path("signing.key")
     context_modules: list[str] = Field(default_factory=list)
+    kind_modules: list[str] = Field(default_factory=list)
     contexts: ContextsConfig = ContextsConfig()
     oidc: list[OidcConfig] = Field(default_factory=list, max_length=20)
     limits: LimitsConfig = LimitsConfig()

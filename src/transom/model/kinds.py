@@ -55,7 +55,7 @@ class Column:
 class View:
     """Another face of a stored kind, for clients that know the same things by other words.
 
-    What is stored as `of` is shown as `show` says. `read` makes what is stored of what a client wants to see,
+    What is stored as `of` is shown as `show` says, and what is shown already stays as it is. `read` makes what is stored of what a client wants to see,
     and of what is held (None: nothing yet); `read(show(held), held)` is `held`. Both are pure.
     """
 
@@ -101,6 +101,8 @@ class Kind:
     region while the `references` of anything name it.
     `check` names what is wrong with a resource whose spec is fit by itself.
     `check_update` names what is wrong with changing a spec from one value to another, each fit on its own.
+    `expand` makes the spec for a region, but for `region` and `zone`, of a resource of the first kind it
+    reads: then the hub's own controller owns it (`hub.regional`).
     `read_by` and `write_by` are the least of `ROLES` that may. `fold_zones` makes one status of the statuses
     that a region's zones report.
     """
@@ -129,6 +131,7 @@ class Kind:
     read_by: str = "viewer"
     write_by: str = "editor"
     check_update: Callable[[Resource, Resource], Iterable[Problem]] | None = None
+    expand: Callable[[Resource, str], JsonObject] | None = None
     fold_zones: Callable[[Resource, Mapping[str, JsonObject]], JsonObject] | None = None
 
     @property

@@ -86,7 +86,9 @@ class Part:
         """Start it. Blocks for a few ms."""
         self.bound_log()
         command = [sys.executable, "-m", "transom", *self.arguments]
-        environment = minimal_environment({"PYTHONUNBUFFERED": "1"})
+        # Modules of contexts and kinds are found where this process would find them.
+        path = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+        environment = minimal_environment({"PYTHONUNBUFFERED": "1", **path})
         about = {"part": self.name}
         self.process = LocalProcess.launch(self.run, command, environment=environment, about=about)
 

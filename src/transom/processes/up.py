@@ -51,9 +51,10 @@ async def run_up(
     *,
     demo: bool,
     engines: Engines | None = None,
+    kinds: Sequence[str] = (),
 ) -> None:
     """Run everything in `folder` until SIGINT or SIGTERM; a second one leaves at once. What is kept, is kept
-    in files, or in `engines`.
+    in files, or in `engines`; `kinds` are modules of kinds for a folder that is made now.
 
     Raises `NewerDataError`, `ExistsError` (another `up` has the folder), `InvalidError` (a mistake in a
     file, a port in use, a part that does not start); then what this call has started is ended again.
@@ -61,10 +62,15 @@ async def run_up(
     check_format(folder)
     ports = plan(folder, port, names)
     with folder_held(folder):
-        if not hub_file(folder).exists():
+        if hub_file(folder).exists():
+            if kinds:
+                wrong = f"is for a new folder; write kind_modules into {folder}/*/*.toml, or use --dir"
+                raise InvalidError("--kinds", [Problem("", wrong)])
+        else:
             # Before anything is written, so that the same folder can be used with another port.
             _check_ports([("127.0.0.1", each) for each in ports])
-        up = _Up(write(folder, ports, SystemClock().wall(), engines))
+        brought = [_found(module) for module in kinds]
+        up = _Up(write(folder, ports, SystemClock().wall(), engines, brought))
         async with asyncio.TaskGroup() as group:
             living = group.create_task(up.live(demo=demo))
             told = False
@@ -224,6 +230,11 @@ def _check_ports(addresses: Sequence[tuple[str, int]]) -> None:
             problems.append(Problem("", f"port {port} {why}; stop what uses it, or choose another --port"))
     if problems:
         raise InvalidError("the choice of ports", problems)
+
+
+def _found(module: str) -> str:
+    """A module of kinds as configuration names it: a file by its whole path."""
+    return str(Path(module).absolute()) if module.endswith(".py") else module
 
 
 def _say(text: str) -> None:

@@ -169,11 +169,15 @@ def plan(folder: Path, port: int | None, names: Sequence[str] | None) -> Ports:
     return ports
 
 
-def write(folder: Path, ports: Ports, now: float, engines: Engines | None = None) -> Setup:
+def write(
+    folder: Path, ports: Ports, now: float, engines: Engines | None = None, kinds: Sequence[str] = ()
+) -> Setup:
     """Make what is missing in `folder`, at `now` (seconds since 1970), and read all of it.
 
-    Without `engines` everything is kept in files. Raises `InvalidError` with a file's mistakes.
+    Without `engines` everything is kept in files. `kinds` are modules of kinds, as configuration has them.
+    Raises `InvalidError` with a file's mistakes.
     """
+    brought: list[tuple[str, str | int | Sequence[str]]] = [("kind_modules", kinds)] if kinds else []
     logs: dict[str, list[tuple[str, str | int]]] = {}
     if engines is not None:
         logs = {name: [("log", log)] for name, log in engines.logs.items()}
@@ -182,7 +186,7 @@ def write(folder: Path, ports: Ports, now: float, engines: Engines | None = None
     _write_once(folder / "transom.json", marker + "\n")
     hub = [("data", "."), ("host", _HOST), ("port", ports.hub), ("link_keys", "link-keys")]
     store = [("store", engines.store)] if engines else []
-    _write_once(hub_file(folder), _toml([*hub, *store, *logs.get("hub", [])]))
+    _write_once(hub_file(folder), _toml([*hub, *store, *logs.get("hub", []), *brought]))
     config = load(hub_file(folder), HubConfig)
     signer = ensure_signing_key(config.signing_key)
     if config.tls_cert is None:
@@ -193,7 +197,7 @@ def write(folder: Path, ports: Ports, now: float, engines: Engines | None = None
         region = [("name", name), ("environment", "demo"), ("data", "."), ("host", _HOST), ("port", port)]
         zones = '\n[[zones]]\nname = "a"\ndriver = "process"\n'
         reached = logs.get(name, [("link_key_hash", hash_secret(key))])
-        text = _toml([*region, *reached]) + zones
+        text = _toml([*region, *reached, *brought]) + zones
         _write_once(region_file(folder, name), text)
         gateway = [("region", name), ("name", "gateway"), ("data", "gateway")]
         reads = logs.get(name, [("log", "log.db")])
@@ -232,9 +236,9 @@ def _write_once(file: Path, text: str) -> None:
         write_private(file, text)
 
 
-def _toml(values: Sequence[tuple[str, str | int]]) -> str:
-    lines = (f"{name} = {value if isinstance(value, int) else _quoted(value)}" for name, value in values)
-    return "\n".join(lines) + "\n"
+def _toml(values: Sequence[tuple[str, str | int | Sequence[str]]]) -> str:
+    # What JSON says of these is TOML, but for DEL, which no path of ours holds.
+    return "".join(f"{name} = {msgspec.json.encode(value).decode()}\n" for name, value in values)
 
 
 def _quoted(text: str) -> str:

@@ -23,11 +23,12 @@ from transom.model.records import Record
 from transom.model.resources import JsonObject, from_json, to_json
 from transom.region.desired import Inbox
 from transom.region.driver import Driver
-from transom.region.planning import Action, Place, Planner, Situation, Start, Stop, Wanted
+from transom.region.making import Workshop
+from transom.region.planning import Action, End, Place, Planner, Situation, Start, Stop, Wanted
 from transom.region.reports import Reports
 from transom.runtime.clock import Clock, timestamp
 from transom.runtime.randomness import Randomness
-from transom.runtime.signals import wait_any
+from transom.runtime.signals import Level, wait_any
 from transom.runtime.telemetry import get_logger, metrics
 from transom.tables.protocol import Table
 
@@ -49,7 +50,9 @@ _actions = Counter(
 
 @dataclass
 class Agent:
-    """The agent of one zone. `planners` are by kind; `inbox` hears what changes in `desired`."""
+    """The agent of one zone. `planners` are by kind; `inbox` hears what changes in `desired`. What is not run
+    by the driver is made in the workshop.
+    """
 
     place: Place
     desired: Table
@@ -59,6 +62,7 @@ class Agent:
     planners: Mapping[str, Planner]
     clock: Clock
     randomness: Randomness
+    workshop: Workshop
     period_seconds: float = PERIOD_SECONDS
     _wanted: dict[str, Wanted] = field(default_factory=dict[str, Wanted], init=False)
     _reported: dict[str, set[str]] = field(default_factory=dict[str, set[str]], init=False)
@@ -66,13 +70,17 @@ class Agent:
     _dirty: set[str] = field(default_factory=set[str], init=False)
     _unsent: dict[str, bytes | None] = field(default_factory=dict[str, "bytes | None"], init=False)
 
+    @property
+    def _levels(self) -> tuple[Level, ...]:
+        return self.inbox.filled, self.driver.changed, self.workshop.changed
+
     async def run(self) -> None:
         """Work for ever; a worker. Raises what tables and log raise, and can be run again then."""
         self._unsent.clear()
         self._index_reports()
         full_look_at = self.clock.monotonic()
         while True:
-            seen = [(level, level.value) for level in (self.inbox.filled, self.driver.changed)]
+            seen = [(level, level.value) for level in self._levels]
             if self.clock.monotonic() >= full_look_at:
                 await self._look_at_all()
                 full_look_at = self.clock.monotonic() + self.randomness.jitter(self.period_seconds)
@@ -86,7 +94,7 @@ class Agent:
             for record in await self.desired.scan(f"{kind}/"):
                 self._read(record)
         self._dirty |= self._wanted.keys() | self._reported.keys()
-        self._dirty |= self.driver.changes()
+        self._dirty |= self.driver.changes() | self.workshop.changes()
         for key in self._dirty - self._wanted.keys():
             # Not live: deleted, which its marker says, or unknown, which means nothing.
             marker = await self.desired.get(key)
@@ -112,7 +120,7 @@ class Agent:
     def _gather(self) -> None:
         for record in self.inbox.take():
             self._read(record)
-        self._dirty |= self.driver.changes()
+        self._dirty |= self.driver.changes() | self.workshop.changes()
         now = self.clock.monotonic()
         self._dirty |= {key for key, when in self._look_again.items() if when <= now}
 
@@ -173,6 +181,7 @@ class Agent:
             timestamp(self.clock),
             self.clock.monotonic(),
             self._suffix,
+            self.workshop.observe(key),
         )
 
     def _carry_out(self, action: Action) -> None:
@@ -183,9 +192,11 @@ class Agent:
         elif isinstance(action, Stop):
             log_event.info("stop", instance=action.name)
             self.driver.stop(action.name)
-        else:
+        elif isinstance(action, End):
             log_event.info("end", instance=action.name)
             self.driver.end(action.name)
+        else:
+            self.workshop.carry_out(action)
 
     def _note(self, key: str, report: str, value: JsonObject | None) -> None:
         data = None if value is None else to_json(value)
@@ -213,7 +224,8 @@ class Agent:
 
     def _forget_if_gone(self, key: str) -> None:
         wanted = self._wanted.get(key)
-        if wanted and wanted.deleted and not self.driver.observe(key) and not self._reported.get(key):
+        there = self.driver.observe(key) or self.workshop.observe(key)
+        if wanted and wanted.deleted and not there and not self._reported.get(key):
             del self._wanted[key]
             self._reported.pop(key, None)
             self._look_again.pop(key, None)

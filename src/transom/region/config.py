@@ -30,7 +30,7 @@ class RegionConfig(Config):
     `host` and `port` (0: any free one) and lets in the key whose SHA-256, in hexadecimal, is `link_key_hash`,
     and, when the region has gateways on other machines, the one whose SHA-256 is `gateway_key_hash`; a
     gateway on this machine reads the log's file. `tls_cert` and `tls_key` (PEM) are required for any address
-    but this machine's.
+    but this machine's. `kind_modules` are as in the hub's: those of which the region makes something.
     """
 
     name: str
@@ -47,6 +47,7 @@ class RegionConfig(Config):
     gateway_key_hash: str | None = Field(default=None, pattern=_SHA256_HEX)
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    kind_modules: list[str] = Field(default_factory=list)
     heartbeat_seconds: float = Field(default=2.0, ge=0.1, le=3600)
     clean_seconds: float = Field(default=300.0, ge=1, description="between two cleanings of the log")
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -40,11 +40,32 @@ class Wanted(msgspec.Struct, frozen=True):
     deleted: bool = False
 
 
+class Made(msgspec.Struct, frozen=True):
+    """What came of the orders for one thing.
+
+    `version` is that of the record it was last made from, successfully or not, `result` what its driver said
+    last. `reason` and `message` say why the last call failed, `failures` how many in a row; empty when it did
+    not. `finished` is when it ended (monotonic seconds), `busy` says that another is on its way, `removing`
+    that the last call was a removal, and `gone` that it worked.
+    """
+
+    version: str = ""
+    result: JsonObject = {}
+    reason: str = ""
+    message: str = ""
+    failures: int = 0
+    finished: float = 0.0
+    busy: bool = False
+    removing: bool = False
+    gone: bool = False
+
+
 class Situation(NamedTuple):
     """All that a plan is made from. `wanted` None: nothing is known of this key, which is never a delete.
 
     `reported` holds what was last reported of it, by record key. `now` is the wall time (RFC 3339),
-    `seconds` the monotonic one. `new_suffix` gives a name's random ending.
+    `seconds` the monotonic one. `new_suffix` gives a name's random ending. `made` is what came of `Make` and
+    `Remove`; None when this process has given no such order.
     """
 
     place: Place
@@ -54,6 +75,7 @@ class Situation(NamedTuple):
     now: str
     seconds: float
     new_suffix: Callable[[], str]
+    made: Made | None = None
 
 
 class Start(NamedTuple):
@@ -74,7 +96,27 @@ class End(NamedTuple):
     name: str
 
 
-Action = Start | Stop | End
+class Make(NamedTuple):
+    """Have a driver of somebody's own make a thing of the record of this version, or make it again."""
+
+    key: str
+    version: str
+    spec: Any
+
+
+class Remove(NamedTuple):
+    """Have it removed."""
+
+    key: str
+
+
+class Forget(NamedTuple):
+    """It was removed, and nothing is left to be said of it."""
+
+    key: str
+
+
+Action = Start | Stop | End | Make | Remove | Forget
 
 
 class Plan(NamedTuple):

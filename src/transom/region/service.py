@@ -13,6 +13,7 @@ from transom.model.resources import to_json
 from transom.model.roads import DESIRED
 from transom.region.config import RegionConfig
 from transom.region.desired import DesiredTable
+from transom.region.making import Maker
 from transom.region.own_log import own_log
 from transom.region.planning import Planner
 from transom.region.registry import LogRegistry
@@ -37,11 +38,13 @@ _LOOK_SECONDS = 2.0
 async def running_region(
     config: RegionConfig,
     planners: Mapping[str, Planner],
+    makers: Mapping[str, Maker],
     clock: Clock,
     randomness: Randomness,
     announce: Callable[[int], None],
 ) -> AsyncGenerator[None]:
-    """The region of `config`, running inside the block; `announce` is called with its port.
+    """The region of `config`, running inside the block; `announce` is called with its port. `planners` and
+    `makers` are by kind.
 
     Raises `ExistsError` (another process has the data folder), `NewerDataError`, `InvalidError` (the port is
     in use, the certificate cannot be read, the data folder cannot be made); inside an exception group when
@@ -71,7 +74,7 @@ async def running_region(
             look_seconds=_LOOK_SECONDS,
             shared_evenly=False,
         )
-        works = Works(config, log, desired, planners, duties, clock, randomness)
+        works = Works(config, log, desired, planners, makers, duties, clock, randomness)
         await duties.begin(works.by_duty())
         stack.push_async_callback(duties.close)
         group.start("duties", duties.run)

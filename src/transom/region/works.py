@@ -20,6 +20,7 @@ from transom.region.driver import Driver
 from transom.region.drivers.null import NullDriver
 from transom.region.drivers.process import ProcessDriver
 from transom.region.heartbeat import Heartbeat
+from transom.region.making import Maker, Workshop
 from transom.region.planning import Place, Planner
 from transom.region.registry import fence_of
 from transom.region.reports import Reports
@@ -39,6 +40,7 @@ class Works:
     log: Log
     desired: DesiredTable
     planners: Mapping[str, Planner]
+    makers: Mapping[str, Maker]
     duties: Duties
     clock: Clock
     randomness: Randomness
@@ -79,6 +81,9 @@ class Works:
             driver = await stack.enter_async_context(open_driver(zone, folder, self.clock, self.randomness))
             memory = await SqliteTable.open(data / f"reports-{zone.name}.db")
             stack.push_async_callback(memory.close)
+            # Beside the folders of the zone's processes; the name of a zone has no dot.
+            made = workloads(self.config) / f"{zone.name}.made"
+            workshop = await stack.enter_async_context(Workshop.open(place, self.makers, made, self.clock))
             inbox = self.desired.inbox()
             stack.callback(self.desired.close_inbox, inbox)
             agent = Agent(
@@ -90,6 +95,7 @@ class Works:
                 self.planners,
                 self.clock,
                 self.randomness,
+                workshop,
             )
             run = partial(self.duties.as_long_as_held, lease, agent.run)
             await stack.enter_async_context(self.duties.workers.running(f"agent {zone.name}", run))

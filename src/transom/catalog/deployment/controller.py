@@ -3,7 +3,7 @@
 Pure: `hub.controllers` hands in what was read and writes what is planned.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from transom.catalog.deployment.kind import (
     CONTROLLER,
@@ -11,16 +11,9 @@ from transom.catalog.deployment.kind import (
     REGIONAL_DEPLOYMENT,
     AppSpec,
 )
-from transom.hub.changes import (
-    Actor,
-    Change,
-    creating,
-    deleting,
-    dropping_finalizer,
-    replacing,
-    setting_status,
-)
+from transom.hub.changes import Actor, Change, setting_status
 from transom.hub.controllers import Inputs
+from transom.hub.converging import converge, unwind
 from transom.model.names import Key
 from transom.model.resources import (
     API_VERSION,
@@ -58,7 +51,7 @@ class DeploymentController:
         children = {str(child.spec["region"]): child for child in inputs.children}
         regions = {region.metadata.name: region for region in inputs.others["Region"]}
         if deployment.deleting:
-            changes = list(_unwind(deployment, children))
+            changes = list(unwind(deployment, children, _ACTOR))
             if not children:
                 return changes
             wanted: dict[str, Resource] = {}
@@ -68,7 +61,7 @@ class DeploymentController:
                 for name in deployment.spec["regions"]
                 if name in regions
             }
-            changes = list(_converge(wanted, children))
+            changes = list(converge(wanted, children, _ACTOR))
         status = fold(deployment, wanted, children, inputs.now)
         if status != deployment.status:
             uid = deployment.metadata.uid
@@ -106,31 +99,6 @@ def spread(instances: int, zones: Sequence[str]) -> dict[str, int]:
         return {}
     each, more = divmod(instances, len(zones))
     return {zone: each + (1 if number < more else 0) for number, zone in enumerate(zones)}
-
-
-def _converge(wanted: Mapping[str, Resource], children: Mapping[str, Resource]) -> Iterator[Change]:
-    for region, target in wanted.items():
-        child = children.get(region)
-        if child is None:
-            yield Change(target.key, creating(target), _ACTOR)
-        elif not child.deleting and (
-            child.spec != target.spec or child.metadata.labels != target.metadata.labels
-        ):
-            # Only if it is still what was read (invariant 8).
-            version, uid = child.metadata.resource_version, child.metadata.uid
-            change = replacing(target.with_metadata(resource_version=version, uid=uid))
-            yield Change(target.key, change, _ACTOR)
-    for region, child in children.items():
-        if region not in wanted and not child.deleting:
-            yield Change(child.key, deleting(child.key, uid=child.metadata.uid), _ACTOR)
-
-
-def _unwind(deployment: Resource, children: Mapping[str, Resource]) -> Iterator[Change]:
-    """Delete what was made for it, and let it go once nothing of it is left anywhere."""
-    yield from _converge({}, children)
-    if not children:
-        drop = dropping_finalizer(deployment.key, deployment.metadata.uid, CONTROLLER)
-        yield Change(deployment.key, drop, _ACTOR)
 
 
 def fold(

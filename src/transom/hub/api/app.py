@@ -68,7 +68,7 @@ def hub_api(
     gate = Gate(table)
     resources = Resources(store, clock)
     pages = _Pages(store.catalog, roads)
-    served = [*VIRTUAL, *(served_of(kind) for kind in store.catalog)]
+    served = [*VIRTUAL, *(served_of(kind) for kind in store.catalog.faces)]
     there = elsewhere.or_there if elsewhere else _here
     about_contexts = [] if contexts is None else _context_routes(ContextPages(store, contexts), there)
     about_processes = [] if elsewhere is None else [Route("/hub/processes", elsewhere.processes)]

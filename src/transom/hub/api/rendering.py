@@ -36,7 +36,7 @@ class Rendering:
 
     def __init__(self, kind: Kind, *, as_stored: bool | None = None) -> None:
         self._kind = kind
-        self.as_stored = not kind.flat if as_stored is None else as_stored
+        self.as_stored = not (kind.flat or kind.view) if as_stored is None else as_stored
 
     def one(self, resource: Resource) -> bytes:
         """The answer that is one resource."""

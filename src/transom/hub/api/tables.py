@@ -67,6 +67,7 @@ class Tables:
 
     def row(self, resource: Resource) -> JsonObject:
         """The row of a resource."""
+        resource = self._kind.shown(resource)
         cells = [resource.metadata.name, *(column.show(resource) for column in self._kind.columns)]
         return {"cells": [*cells, self._age(resource)], "object": self._object(resource)}
 

@@ -16,7 +16,8 @@ _ENVELOPE = ("apiVersion", "kind", "metadata")
 
 
 def on_wire(kind: Kind, resource: Resource) -> Any:
-    """What to encode as JSON for clients."""
+    """What to encode as JSON for clients of `kind`, which may show another one (`Kind.view`)."""
+    resource = kind.shown(resource)
     if not kind.flat:
         return resource
     envelope = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": resource.metadata}

@@ -1,0 +1,51 @@
+"""The kind of docs/how-to/your-own-kind.md, and its example, do what the page says."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from api_parts import served
+from transom.catalog.kinds import shipped
+from transom.model.own import OwnKinds
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "how-to" / "your-own-kind.md").read_text()
+
+
+@pytest.fixture
+def notes(tmp_path, monkeypatch):
+    """The page's module, named as the page names it; the stores of this test have its kind."""
+    (tmp_path / "notes.py").write_text(re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1])
+    (named,) = re.findall(r'kind_modules = \["(.*)"\]', PAGE)
+    own = OwnKinds([named], tmp_path)
+    monkeypatch.setattr("hub_parts.shipped", lambda: shipped(own.kinds))
+    yield own
+    del sys.modules["notes"]
+
+
+async def test_a_declared_kind_is_served_and_its_status_written_by_whoever_watches_it(notes, tmp_path):
+    (path,) = re.findall(r"`(/apis/acme\S+)`", PAGE)
+    path = path.replace("TENANT", "acme")
+    note = {"apiVersion": "acme.example/v1", "kind": "Note", "metadata": {"name": "a"}}
+    async with served(tmp_path) as api:
+        wrong = await api.ask("POST", path, {**note, "spec": {"urgent": 1}})
+        assert (wrong.code, len(wrong.body["details"]["causes"])) == (422, 2)
+        made = await api.ask("POST", path, {**note, "spec": {"text": "Mind the gap"}})
+        assert (made.code, made.body["spec"]) == (201, {"text": "Mind the gap", "urgent": False})
+        patch = {"status": {"shown": True}, "metadata": {"finalizers": ["acme.example/screen"]}}
+        merge = "application/merge-patch+json"
+        written = await api.ask("PATCH", f"{path}/a", patch, media=merge)
+        assert written.body["status"] == {"shown": True}
+        assert (await api.ask("DELETE", f"{path}/a")).body["metadata"]["deletionTimestamp"]
+        free = {"metadata": {"finalizers": None}}
+        assert (await api.ask("PATCH", f"{path}/a", free, media=merge)).code == 200
+        assert (await api.ask("GET", f"{path}/a")).code == 404
+        groups = (await api.ask("GET", "/apis")).body["groups"]
+        assert "acme.example" in {group["name"] for group in groups}
+
+
+def test_the_page_names_files_that_are_there():
+    for name in re.findall(r"examples/[\w/.-]+", PAGE):
+        assert (ROOT / name).exists(), name
