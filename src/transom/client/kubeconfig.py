@@ -2,8 +2,7 @@
 
 One cluster (the address, and whom to trust), one user (the key), one context (both, and a tenant as the
 namespace). The key stands in `token`, the one field that every client reads: kubectl and lightkube also know
-`tokenFile`, kr8s and kopf do not. So the file is a secret (mode 0600), and the
-key's successor needs another.
+`tokenFile`, kr8s and kopf do not. So the file is a secret (mode 0600), and the key's successor needs another.
 
 https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/
 """
