@@ -30,7 +30,8 @@ async def get(api, path, accept="application/json", key=KEY, **headers):
 
 
 async def test_groups_lead_to_versions_and_versions_to_resources(api):
-    assert (await get(api, "/api"))[1]["kind"] == "APIVersions"
+    core = (await get(api, "/api"))[1]
+    assert (core["kind"], core["versions"]) == ("APIVersions", ["v1"])
     groups = (await get(api, "/apis?timeout=32s"))[1]
     assert (groups["kind"], groups["apiVersion"]) == ("APIGroupList", "v1")
     names = [group["name"] for group in groups["groups"]]
@@ -66,6 +67,9 @@ async def test_a_resource_says_how_it_is_called_and_what_may_be_done_to_it(api):
     assert told["instances"]["verbs"] == list(READING), "a region's, not the API's"
     assert told["regions"]["namespaced"] is False
     assert "categories" not in told["regions"]
+    core = {item["name"]: item for item in (await get(api, "/api/v1"))[1]["resources"]}
+    assert core["namespaces"]["shortNames"] == ["ns"]
+    assert "categories" not in core["events"], "gone in an hour"
     assert "tenants/status" not in told
 
 

@@ -65,8 +65,8 @@ def served_of(kind: Kind) -> Served:
         verbs=WRITING if kind.owner == PEOPLE else READING,
         schema=schema_of(kind),
         short_names=kind.short_names,
-        # What `kubectl get all` shows: what belongs to one tenant, as Kubernetes has it.
-        categories=("all",) if kind.namespaced else (),
+        # What `kubectl get all` shows: what belongs to one tenant and is there to last.
+        categories=("all",) if kind.namespaced and not (kind.fleeting or kind.view) else (),
         status_verbs=status_verbs,
     )
 
