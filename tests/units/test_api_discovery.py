@@ -120,6 +120,14 @@ async def test_what_is_not_there_and_what_cannot_be_given(api):
         assert (code, status["kind"], status["reason"]) == (406, "Status", "NotAcceptable")
 
 
+async def test_a_slash_at_the_end_makes_no_difference(api):
+    for path in ("/api", "/apis", "/apis/transom.dev", ROOT, "/version"):
+        code, told, _ = await get(api, f"{path}/")
+        assert (code, told) == (200, (await get(api, path))[1])
+    assert (await get(api, "/apis/", AGGREGATED))[1]["kind"] == "APIGroupDiscoveryList"
+    assert (await get(api, f"{ROOT}/deployments/"))[0] == 404
+
+
 async def test_the_version_is_one_that_clients_of_kubernetes_read(api):
     told = (await get(api, "/version?timeout=32s"))[1]
     assert told["gitVersion"] == f"v{told['major']}.{told['minor']}.0+transom.{__version__}"

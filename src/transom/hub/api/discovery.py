@@ -59,15 +59,16 @@ class Discovery:
         }
 
     def routes(self) -> list[Route]:
-        """A route for every page."""
-        return [Route(path, self._root if path in ("/api", "/apis") else self._page) for path in self._plain]
+        """A route for every page, also with a slash at its end: the Python client asks so."""
+        pages = {path: self._root if path in ("/api", "/apis") else self._page for path in self._plain}
+        return [Route(path + slash, page) for path, page in pages.items() for slash in ("", "/")]
 
     async def _root(self, request: Request) -> Response:
         """GET /api, /apis: the groups, or all of them with all that they hold."""
         form = form_for(request.headers.get("accept", ""), (AS_IT_IS, *_AGGREGATED))
         if form == AS_IT_IS:
             return self._answer(request)
-        return self._aggregated[request.url.path, form].answer(request, "public")
+        return self._aggregated[_path(request), form].answer(request, "public")
 
     async def _page(self, request: Request) -> Response:
         """GET /api/VERSION, /apis/GROUP, /apis/GROUP/VERSION."""
@@ -76,7 +77,11 @@ class Discovery:
 
     def _answer(self, request: Request) -> Response:
         headers = {"Cache-Control": "no-cache, private", "Vary": "Accept"}
-        return Response(self._plain[request.url.path], headers=headers, media_type=JSON)
+        return Response(self._plain[_path(request)], headers=headers, media_type=JSON)
+
+
+def _path(request: Request) -> str:
+    return request.url.path.rstrip("/")
 
 
 def _plain(

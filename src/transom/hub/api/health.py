@@ -41,6 +41,7 @@ class Health:
             Route("/livez", self.livez),
             Route("/readyz", self.readyz),
             Route("/version", self.version),
+            Route("/version/", self.version),  # as the Python client asks
         ]
 
     async def healthz(self, request: Request) -> Response:
