@@ -119,6 +119,7 @@ def kind(name, owner="api", reads=()):
 def test_layers_follow_from_what_owners_read():
     assert shipped().layers == {
         "Tenant": 0,
+        "Quota": 0,
         "Region": 0,
         "ApiKey": 0,
         "KafkaCluster": 0,

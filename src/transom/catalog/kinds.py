@@ -11,6 +11,7 @@ from transom.catalog.instance.kind import INSTANCE
 from transom.catalog.kafka_cluster.kind import KAFKA_CLUSTER
 from transom.catalog.lease.kind import LEASE
 from transom.catalog.namespace.kind import NAMESPACE
+from transom.catalog.quota.kind import QUOTA
 from transom.catalog.region.kind import REGION
 from transom.catalog.role_binding.kind import HUB_ROLE_BINDING, ROLE_BINDING
 from transom.catalog.tenant.kind import TENANT
@@ -22,6 +23,7 @@ def shipped(own: Iterable[Kind] = ()) -> Catalog:
     return Catalog(
         (
             TENANT,
+            QUOTA,
             REGION,
             API_KEY,
             KAFKA_CLUSTER,

@@ -15,13 +15,14 @@ from typing import Any, NamedTuple, Self, TypeVar
 import msgspec
 from sqlalchemy import Column, Connection, Executable, Select, delete, select, tuple_, update
 
-from transom.hub import store_history
+from transom.hub import store_history, store_quotas
 from transom.hub.changes import Change, Held
 from transom.hub.store_duties import require
 from transom.hub.store_engine import Database, News, engine_of, is_storable
 from transom.hub.store_history import Event
 from transom.hub.store_levels import StoreLevels
 from transom.hub.store_portions import in_portions
+from transom.hub.store_quotas import Difference
 from transom.hub.store_schema import counter, outbox, positions, resources
 from transom.hub.store_write import Committed, Job, commit
 from transom.logs.protocol import TopicPartition
@@ -287,6 +288,10 @@ class Store:
     async def history_of(self, key: Key, most: int = 100) -> list[Event]:
         """The newest changes of what was declared of one resource, newest first."""
         return await self.read(partial(store_history.of_one, key=key, most=most))
+
+    async def quota_differences(self) -> list[Difference]:
+        """Where what quotas say is used is not what is there: nowhere, unless somebody else wrote to it."""
+        return await self.read(partial(store_quotas.differences, catalog=self.catalog))
 
     async def outbox(self, after: int, most: int) -> list[OutboxRow]:
         """Up to `most` outbox rows after revision `after`, in revision order."""

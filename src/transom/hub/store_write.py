@@ -19,6 +19,7 @@ from transom.hub.store_counter import locked_revision
 from transom.hub.store_duties import fenced, lost
 from transom.hub.store_engine import Transactions, contains, is_storable, put
 from transom.hub.store_fleeting import Crowds, fleeting_of, names_of
+from transom.hub.store_quotas import Quotas
 from transom.hub.store_rows import Accepted, write_rows
 from transom.hub.store_schema import positions, resources
 from transom.logs.protocol import TopicPartition
@@ -82,6 +83,7 @@ class _Batch:
         self._buried: dict[Key, Resource] = {}
         self._crowds = Crowds(db)
         self.accepted: list[Accepted] = []
+        self.quotas = Quotas(db, catalog, self._held)
 
     def load(self, keys: Iterable[Key]) -> None:
         """Read the resources of `keys` that were not read yet."""
@@ -133,11 +135,20 @@ class _Batch:
             self._check_references(kind, after, held)
         if after is None or after.deleting:
             self._check_guards(kind, change.key)
+        after = self.quotas.admit(kind, held, after)
         if after is None and kind.guards == "namespace":
             self._take_away(fleeting_of(self._db, self._catalog, change.key.name), "gone with its tenant")
         if held is None:
             self._take_away(self._crowds.entered(kind, change.key), "gone for a newer one", most=1)
         return self._accept(Accepted(kind, held, after, change.actor, change.why, change.trace or trace))
+
+    def settle(self) -> None:
+        """Give the quotas that count what was accepted their new status."""
+        for key, status in self.quotas.moved():
+            kind, held = self._catalog[key.kind], self._get(key)
+            if held is not None:
+                actor = Actor(kind.status_owner, kind.status_owner)
+                self._accept(Accepted(kind, held, held.with_status(status), actor, "", ""))
 
     def _accept(self, change: Accepted) -> Held:
         self.accepted.append(change)
@@ -258,10 +269,13 @@ def commit(
         gone = lost(db, {lease for job in jobs for lease in job.leases})
         refused = {at: fenced(min(job.leases & gone)) for at, job in enumerate(jobs) if job.leases & gone}
         allowed = {at: job for at, job in enumerate(jobs) if at not in refused}
-        batch.load(change.key for job in allowed.values() for change in job.changes)
+        keys = [change.key for job in allowed.values() for change in job.changes]
+        batch.load(keys)
+        batch.quotas.load(key.namespace for key in keys)
         outcomes = {
             at: [_outcome(batch, change, job.trace) for change in job.changes] for at, job in allowed.items()
         }
+        batch.settle()
         if batch.accepted:
             write_rows(db, batch.accepted, batch.first, batch.now, randomness)
         _remember(db, allowed.values())

@@ -76,6 +76,10 @@ class ProtectedError(ForbiddenError):
     """Its label `transom.dev/protected: "true"` keeps it from being deleted: take the label away first."""
 
 
+class QuotaError(ForbiddenError):
+    """It is more than a quota of the tenant leaves: delete something, or have the quota raised."""
+
+
 class UnauthorizedError(TransomError):
     """The key is missing or is not the one expected."""
 

@@ -100,6 +100,7 @@ class Kind:
     "region") by which others depend on a resource of this kind: it cannot be deleted while they exist, nor a
     region while the `references` of anything name it.
     `check` names what is wrong with a resource whose spec is fit by itself.
+    `limits` makes a resource a quota: the most that its tenant may have, by name of a `model.quotas.Measure`.
     `check_update` names what is wrong with changing a spec from one value to another, each fit on its own.
     `expand` makes the spec for a region, but for `region` and `zone`, of a resource of the first kind it
     reads: then the hub's own controller owns it (`hub.regional`).
@@ -130,6 +131,7 @@ class Kind:
     check: Callable[[Resource], Iterable[Problem]] | None = None
     read_by: str = "viewer"
     write_by: str = "editor"
+    limits: Callable[[Resource], Mapping[str, int]] | None = None
     check_update: Callable[[Resource, Resource], Iterable[Problem]] | None = None
     expand: Callable[[Resource, str], JsonObject] | None = None
     fold_zones: Callable[[Resource, Mapping[str, JsonObject]], JsonObject] | None = None

@@ -1,0 +1,1 @@
+"""Quota: how much of each kind a tenant may have."""
