@@ -46,7 +46,7 @@ class Rights:
 
     def __init__(self, catalog: Catalog) -> None:
         self._roles = roles_of(catalog)
-        self._tenants = [(kind.group, kind.plural) for kind in catalog if is_tenant(kind)]
+        self._tenants = [(kind.group, kind.plural) for kind in catalog.faces if is_tenant(kind)]
         self._subjects: dict[Key, frozenset[Subject]] = {}
         self._bound: dict[Subject, dict[str, dict[Key, tuple[Rule, ...]]]] = {}
         self._bind(_BUILT_IN, [Subject(_GROUP, OPERATORS)], EVERYTHING)

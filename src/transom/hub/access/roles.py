@@ -49,7 +49,7 @@ def is_tenant(kind: Kind) -> bool:
 
 def roles_of(catalog: Catalog) -> Mapping[str, tuple[Rule, ...]]:
     """The rules of each role, by its name."""
-    kinds = sorted(catalog, key=lambda kind: (kind.group, kind.plural))
+    kinds = sorted(catalog.faces, key=lambda kind: (kind.group, kind.plural))
     roles = {role: tuple(_role(role, kinds)) for role in ROLES[:-1]}
     return {**roles, ROLES[-1]: EVERYTHING}
 
