@@ -147,7 +147,10 @@ async def test_history_says_who_when_why_and_what(api):
         ("MODIFIED", "faster"),
         ("ADDED", "first try"),
     ]
-    assert [item["changed"] for item in items] == [[], ["spec.env.A", "spec.version"], []]
+    paths = [[change["path"] for change in item["changes"]] for item in items]
+    why = 'metadata.annotations["transom.dev/change-cause"]'
+    assert paths[:2] == [[], [why, "spec.env.A", "spec.version"]]
+    assert {"spec.app", "spec.version"} <= set(paths[2])
     assert {(item["who"], item["role"]) for item in items} == {("administrator", "api")}
     newest = (await api.ask("GET", f"{DEPLOYMENTS}/shop/history?limit=2")).body["items"]
     assert newest == items[:2]

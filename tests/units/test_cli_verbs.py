@@ -53,10 +53,10 @@ async def test_apply_says_what_it_did(hub):
     told = await transom("apply", "-f", "two.yaml", "-o", "json", cwd=hub.folder)
     assert [item["result"] for item in told.json] == ["unchanged", "unchanged"]
     history = await transom("history", "deployment/shop", "-o", "json", cwd=hub.folder)
-    assert [(item["why"], item["changed"]) for item in history.json] == [
-        ("faster", ["spec.version"]),
-        ("", []),
-    ]
+    newest, oldest = history.json
+    assert newest["why"] == "faster"
+    assert newest["changes"] == [{"path": "spec.version", "old": "1", "new": "2"}]
+    assert {"path": "spec.version", "new": "1"} in oldest["changes"]
 
 
 async def test_apply_tells_every_mistake_and_hides_nothing(hub):

@@ -1,4 +1,4 @@
-"""`transom describe` and `transom history`: one resource, for people."""
+"""`transom describe`: one resource, for people."""
 
 import click
 
@@ -9,16 +9,15 @@ from transom.cli.common import (
     output_option,
     reference,
     run,
-    split_reference,
     tenant_for,
     tenant_option,
 )
-from transom.cli.output import age, aligned, as_yaml, echo_json, echo_table, harmless
+from transom.cli.history import CHANGES_HEAD, told_change
+from transom.cli.output import age, aligned, as_yaml, echo_json, harmless
 from transom.model.kinds import Kind
 from transom.model.resources import JsonObject, Resource, conditions_of
 
 _CHANGES_SHOWN = 10
-_CHANGES_HEAD = ("REVISION", "GENERATION", "EVENT", "WHO", "AGE", "CHANGED", "WHY")
 
 
 @click.command("describe")
@@ -32,35 +31,15 @@ def describe_command(kind: str, name: str, tenant: str, output: str, way: Way) -
     run(_describe(way, kind_called(kind), name, tenant, output))
 
 
-@click.command("history")
-@click.argument("resource", metavar="KIND/NAME")
-@tenant_option
-@output_option("table", "json")
-@hub_options
-def history_command(resource: str, tenant: str, output: str, way: Way) -> None:
-    """Who changed KIND/NAME, when, why, and which fields; newest first. A deleted one has its history too."""
-    kind, name = split_reference(resource)
-    run(_history(way, kind, name, tenant, output))
-
-
 async def _describe(way: Way, kind: Kind, name: str, tenant: str, output: str) -> None:
     async with way.connect() as client:
         tenant = await tenant_for(client, kind, tenant)
         resource = await client.get(kind, name, tenant)
-        changes = (await client.history(kind, name, tenant))[:_CHANGES_SHOWN]
+        changes = await client.history(kind, name, tenant, _CHANGES_SHOWN)
     if output == "json":
         echo_json({"resource": resource, "history": changes})
     else:
         _tell(kind, resource, changes)
-
-
-async def _history(way: Way, kind: Kind, name: str, tenant: str, output: str) -> None:
-    async with way.connect() as client:
-        items = await client.history(kind, name, await tenant_for(client, kind, tenant))
-    if output == "json":
-        echo_json(items)
-    else:
-        echo_table(_CHANGES_HEAD, [_change(item) for item in items])
 
 
 def _tell(kind: Kind, resource: Resource, changes: list[JsonObject]) -> None:
@@ -88,7 +67,7 @@ def _tell(kind: Kind, resource: Resource, changes: list[JsonObject]) -> None:
     ]
     if conditions:
         _section("Conditions", "\n".join(_told_conditions(conditions)))
-    _section("Changes", "\n".join(aligned([_CHANGES_HEAD, *(_change(item) for item in changes)])))
+    _section("Changes", "\n".join(aligned([CHANGES_HEAD, *(told_change(item) for item in changes)])))
 
 
 def _told_conditions(conditions: list[tuple[str, ...]]) -> list[str]:
@@ -109,15 +88,3 @@ def _section(title: str, text: str) -> None:
         click.echo(f"{title}:")
         for line in text.rstrip("\n").splitlines():
             click.echo(f"  {harmless(line)}")
-
-
-def _change(item: JsonObject) -> tuple[str, ...]:
-    return (
-        str(item["revision"]),
-        str(item["generation"]),
-        item["event"],
-        item["who"],
-        age(item["at"]),
-        ",".join(item["changed"]) or "-",
-        item["why"] or "-",
-    )

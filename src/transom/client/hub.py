@@ -176,9 +176,26 @@ class HubClient:
                     yield WatchEvent(line.type, _resource(bytes(line.object)))
         raise UnreachableError(f"the hub at {self.address} ended the watch")
 
-    async def history(self, kind: Kind, name: str, tenant: str = "") -> list[JsonObject]:
-        """The changes of a resource, newest first; see `hub.api.history`."""
-        return _items(await self._ask("GET", _path(kind, tenant, name) + "/history"))
+    async def history(self, kind: Kind, name: str, tenant: str = "", most: int = 500) -> list[JsonObject]:
+        """Up to `most` changes of a name, newest first; see `hub.api.history.told_history`."""
+        items: list[JsonObject] = []
+        query: dict[str, str] = {}
+        while len(items) < most:
+            query["limit"] = str(min(most - len(items), _PAGE))
+            asked = await self._ask("GET", _path(kind, tenant, name) + "/history", query)
+            found: JsonObject = msgspec.json.decode(asked)
+            items += found["items"]
+            query["continue"] = found["metadata"].get("continue", "")
+            if not query["continue"]:
+                break
+        return items
+
+    async def diff(
+        self, kind: Kind, name: str, first: int, last: int | None = None, tenant: str = ""
+    ) -> JsonObject:
+        """How generation `last` (None: what is declared now) differs from `first`; `told_diff`."""
+        query = {"from": str(first), "to": str(last or "")}
+        return msgspec.json.decode(await self._ask("GET", _path(kind, tenant, name) + "/diff", query))
 
     # --- the hub itself ---
 

@@ -24,6 +24,9 @@ from transom.model.kinds import PEOPLE, Kind
 from transom.model.names import Key
 from transom.model.resources import API_GROUP, JsonObject, Metadata, Resource
 
+CHANGE_CAUSE = f"{API_GROUP}/change-cause"
+"""The annotation in which people say why they change something."""
+
 
 class Actor(msgspec.Struct, frozen=True):
     """Who writes: the role that owns kinds ("api", "region", a controller), which person or part, and from
@@ -210,6 +213,12 @@ def _expect(held: Resource, resource_version: str, uid: str) -> None:
             f"{held.key} was changed by someone else: it is at resourceVersion "
             f"{held.metadata.resource_version}, not {resource_version}; read it again and repeat the change"
         )
+
+
+def cause_of(change: Change, before: Held, after: Held) -> str:
+    """Why: as it was said with the change, or by an annotation that the change itself has set."""
+    had, has = (each.metadata.annotations.get(CHANGE_CAUSE, "") if each else "" for each in (before, after))
+    return change.why or (has if has != had else "")
 
 
 # --- what every change must keep -----------------------------------------------------------------------

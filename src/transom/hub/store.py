@@ -285,9 +285,18 @@ class Store:
             partial(store_history.events, after=after, most=most, kind=kind, namespace=namespace)
         )
 
-    async def history_of(self, key: Key, most: int = 100) -> list[Event]:
-        """The newest changes of what was declared of one resource, newest first."""
-        return await self.read(partial(store_history.of_one, key=key, most=most))
+    async def history_of(self, key: Key, most: int = 100, before: int = 0) -> list[Event]:
+        """The newest changes of what was declared under one key, in all its lives, newest first; of those
+        below revision `before`, when it is given.
+        """
+        return await self.read(partial(store_history.of_one, key=key, most=most, before=before))
+
+    async def at_generation(self, key: Key, generation: int = 0) -> Event:
+        """What brought forth the last state that had this generation (0: the last of all).
+
+        Raises `NotFoundError`.
+        """
+        return await self.read(partial(store_history.at_generation, key=key, generation=generation))
 
     async def quota_differences(self) -> list[Difference]:
         """Where what quotas say is used is not what is there: nowhere, unless somebody else wrote to it."""

@@ -3,16 +3,21 @@
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Select, case, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Select, case, delete, func, select, update
 
 from transom.hub.store_schema import counter, history
-from transom.model.errors import ExpiredError
+from transom.model.errors import ExpiredError, NotFoundError
 from transom.model.names import Key
 from transom.model.resources import Resource, from_json
 
+PURGED = "PURGED"
+"""The event that ends a retention: what was deleted cannot be brought back any more."""
+
 
 class Event(msgspec.Struct, frozen=True):
-    """One change as the history has it: "ADDED", "MODIFIED" or "DELETED", by whom, from where, when, why."""
+    """One change as the history has it: "ADDED", "MODIFIED", "DELETED" or "PURGED", who made it, from where,
+    when and why.
+    """
 
     revision: int
     event: str
@@ -29,7 +34,8 @@ def events(db: Connection, after: int, most: int, kind: str, namespace: str) -> 
     pruned = db.execute(select(counter.c.pruned_revision)).scalar_one()
     if after + 1 < pruned:
         raise ExpiredError(f"changes before revision {pruned} are forgotten; list again and watch from there")
-    query = select(history).where(history.c.revision > after)
+    # A purge changes nothing that anybody can see.
+    query = select(history).where(history.c.revision > after, history.c.event != PURGED)
     if kind:
         query = query.where(history.c.kind == kind)
     if namespace:
@@ -37,15 +43,34 @@ def events(db: Connection, after: int, most: int, kind: str, namespace: str) -> 
     return _events(db, query.order_by(history.c.revision).limit(most))
 
 
-def of_one(db: Connection, key: Key, most: int) -> list[Event]:
+def of_one(db: Connection, key: Key, most: int, before: int) -> list[Event]:
     """See `Store.history_of`."""
-    query = select(history).where(
-        history.c.kind == key.kind,
-        history.c.namespace == key.namespace,
-        history.c.name == key.name,
-        history.c.described,
-    )
+    query = _of(key)
+    if before:
+        query = query.where(history.c.revision < before)
     return _events(db, query.order_by(history.c.revision.desc()).limit(most))
+
+
+def at_generation(db: Connection, key: Key, generation: int) -> Event:
+    """See `Store.at_generation`."""
+    query = _of(key).where(history.c.event != PURGED).order_by(history.c.revision.desc()).limit(1)
+    found = _events(db, query.where(history.c.generation == generation) if generation else query)
+    if found:
+        return found[0]
+    known = select(func.min(history.c.generation), func.max(history.c.generation))
+    low, high = db.execute(known.where(*_named(key), history.c.event != PURGED)).one()
+    if low is None:
+        raise NotFoundError(f"{key} does not exist and never did, as far as is remembered")
+    raise NotFoundError(f"{key} has no generation {generation} that is remembered; there are {low} to {high}")
+
+
+def _of(key: Key) -> Select[Any]:
+    return select(history).where(*_named(key))
+
+
+def _named(key: Key) -> tuple[ColumnElement[bool], ...]:
+    named = history.c.kind == key.kind, history.c.namespace == key.namespace, history.c.name == key.name
+    return *named, history.c.described.is_(True)
 
 
 def prune(db: Connection, status_before: str, all_before: str) -> None:

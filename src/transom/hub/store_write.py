@@ -14,7 +14,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError
 
-from transom.hub.changes import Actor, Change, Held, evaluate
+from transom.hub.changes import Actor, Change, Held, cause_of, evaluate
 from transom.hub.store_counter import locked_revision
 from transom.hub.store_duties import fenced, lost
 from transom.hub.store_engine import Transactions, contains, is_storable, put
@@ -140,7 +140,8 @@ class _Batch:
             self._take_away(fleeting_of(self._db, self._catalog, change.key.name), "gone with its tenant")
         if held is None:
             self._take_away(self._crowds.entered(kind, change.key), "gone for a newer one", most=1)
-        return self._accept(Accepted(kind, held, after, change.actor, change.why, change.trace or trace))
+        why = cause_of(change, held, after)
+        return self._accept(Accepted(kind, held, after, change.actor, why, change.trace or trace))
 
     def settle(self) -> None:
         """Give the quotas that count what was accepted their new status."""

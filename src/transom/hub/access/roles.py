@@ -15,7 +15,7 @@ READING = ("get", "list", "watch")
 WRITING = ("create", "update", "patch", "delete", "deletecollection")
 REVIEWS = "authorization.k8s.io"
 
-SUBRESOURCES = ("history", "status")
+SUBRESOURCES = ("diff", "history", "status")
 """What a resource has beside itself. A role that may read it may read them; `status` is written by the rules
 of the kind (`Kind.status_owner`)."""
 

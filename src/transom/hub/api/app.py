@@ -126,6 +126,7 @@ def _routes(root: str, resources: Resources, catalog: Catalog, gate: Gate) -> It
         yield _by_method(path, many, catalog, gate)
         yield _by_method(f"{path}/{{name}}", one, catalog, gate)
         yield _by_method(f"{path}/{{name}}/history", {"GET": resources.history}, catalog, gate, "history")
+        yield _by_method(f"{path}/{{name}}/diff", {"GET": resources.diff}, catalog, gate, "diff")
 
 
 def _by_method(

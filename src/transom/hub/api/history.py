@@ -1,53 +1,54 @@
-"""What happened to a resource, in words for people: who changed it, when, why, and which fields of the spec.
+"""What happened to a resource: who changed it, when, from where, why, and what; and how two states differ.
 
-Pure: from the store's events to the items of the API's answer.
+Pure: from the store's events to the API's answers. Next on the data's way: `resources` answers with them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
 
-from transom.hub.store_history import Event
+from transom.hub.differences import differences
+from transom.hub.store_history import PURGED, Event
 from transom.model.resources import JsonObject
 
 
 def told_history(events: Sequence[Event]) -> list[JsonObject]:
-    """An item for each event, newest first as the events are.
-
-    {revision, generation, event, who, role, why, at, changed}: `changed` lists the paths in the spec that
-    differ from the event before; it is empty when only status or metadata changed.
+    """An item for each event, newest first as the events are: what `told_event` says, and `changes`, which
+    are the `differences` from the event before.
     """
     items: list[JsonObject] = []
     for number, event in enumerate(events):
-        before = events[number + 1] if number + 1 < len(events) else None
-        meta = event.resource.metadata
-        same = before is not None and before.resource.metadata.uid == meta.uid
-        items.append(
-            {
-                "revision": event.revision,
-                "generation": meta.generation,
-                "event": event.event,
-                "who": event.who,
-                "role": event.role,
-                "why": event.why,
-                "at": event.at,
-                "changed": sorted(changed_paths(before.resource.spec, event.resource.spec, "spec"))
-                if same and before is not None
-                else [],
-            }
-        )
+        older = events[number + 1] if number + 1 < len(events) else None
+        # A name may have had several lives; each begins with all that was declared of it.
+        same = older is not None and older.resource.metadata.uid == event.resource.metadata.uid
+        before = older.resource if older and same else None
+        # What was before the oldest that is remembered, nobody can say; of what was purged nothing is left.
+        unknown = event.event == PURGED or (before is None and event.event != "ADDED")
+        changes = [] if unknown else differences(before, event.resource)
+        items.append({**told_event(event), "changes": changes})
     return items
 
 
-def changed_paths(before: Any, after: Any, path: str) -> Iterator[str]:
-    """The paths below `path` at which two JSON values differ; lists are compared as a whole."""
-    if before == after:
-        return
-    if not (isinstance(before, Mapping) and isinstance(after, Mapping)):
-        yield path
-        return
-    old, new = cast("Mapping[str, Any]", before), cast("Mapping[str, Any]", after)
-    for name in old.keys() | new.keys():
-        if name not in old or name not in new:
-            yield f"{path}.{name}"
-        else:
-            yield from changed_paths(old[name], new[name], f"{path}.{name}")
+def told_event(event: Event) -> JsonObject:
+    """{revision, generation, uid, event, who, role, source, why, at}.
+
+    `event` is "ADDED", "MODIFIED", "DELETED", "RESTORED" or "PURGED".
+    """
+    meta = event.resource.metadata
+    # Whoever is made anew begins at generation 1; what is brought back goes on where it was.
+    restored = event.event == "ADDED" and meta.generation > 1
+    return {
+        "revision": event.revision,
+        "generation": meta.generation,
+        "uid": meta.uid,
+        "event": "RESTORED" if restored else event.event,
+        "who": event.who,
+        "role": event.role,
+        "source": event.source,
+        "why": event.why,
+        "at": event.at,
+    }
+
+
+def told_diff(before: Event, after: Event) -> JsonObject:
+    """{from, to, changes}: what `told_event` says of both, and how they differ."""
+    changes = differences(before.resource, after.resource)
+    return {"from": told_event(before), "to": told_event(after), "changes": changes}

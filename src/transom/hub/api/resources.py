@@ -22,10 +22,11 @@ from transom.hub.api.bodies import (
 )
 from transom.hub.api.errors import JSON, RefusedError, answer
 from transom.hub.api.gate import guarded
-from transom.hub.api.history import told_history
+from transom.hub.api.history import told_diff, told_history
 from transom.hub.api.paths import Continue, Matches, Target, number, query_of, selector, truth
 from transom.hub.api.watch import Feed, Watch, every, first_page, watching
 from transom.hub.changes import (
+    CHANGE_CAUSE,
     Change,
     Held,
     Wanted,
@@ -41,8 +42,6 @@ from transom.model.errors import ExpiredError, InvalidError, NotFoundError
 from transom.model.names import Key
 from transom.model.resources import API_VERSION, JsonObject, Resource, to_json
 from transom.runtime.clock import Clock
-
-CHANGE_CAUSE = "transom.dev/change-cause"
 
 _WHY_CHARACTERS_MAX = 1000
 _LIST_MAX = 1000
@@ -111,13 +110,26 @@ class Resources:
         return StreamingResponse(self._whole(target, matches, first), media_type=JSON)
 
     async def history(self, request: Request, target: Target) -> Response:
-        """GET the changes of one resource, newest first."""
-        limit = min(number(query_of(request, "limit"), "limit") or _HISTORY_MAX, _HISTORY_MAX)
-        events = await self._store.history_of(target.key, limit + 1)
-        if not events:
+        """GET the changes of one name in all its lives, newest first, `limit` at once."""
+        query = query_of(request, "limit", "continue")
+        limit = min(number(query, "limit") or _HISTORY_MAX, _HISTORY_MAX)
+        before = number(query, "continue") or 0
+        events = await self._store.history_of(target.key, limit + 1, before)
+        if not events and not before:
             raise NotFoundError(f"{target.key} does not exist and never did, as far as is remembered")
         items = told_history(events)[:limit]
-        return answer({"kind": "History", "apiVersion": API_VERSION, "metadata": {}, "items": items})
+        metadata = {"continue": str(items[-1]["revision"])} if len(events) > limit else {}
+        return answer({"kind": "History", "apiVersion": API_VERSION, "metadata": metadata, "items": items})
+
+    async def diff(self, request: Request, target: Target) -> Response:
+        """GET how one generation differs from another, or from what is declared now (or was last)."""
+        query = query_of(request, "from", "to")
+        first = number(query, "from")
+        if not first:
+            raise RefusedError(400, "query parameter 'from' is missing: the generation to begin with")
+        before = await self._store.at_generation(target.key, first)
+        after = await self._store.at_generation(target.key, number(query, "to") or 0)
+        return answer({"kind": "Diff", "apiVersion": API_VERSION, **told_diff(before, after)})
 
     async def _write(self, request: Request, target: Target, wanted: Wanted, why: str) -> Held:
         view = target.kind.view

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, select
 
 from transom.hub.store import Store
+from transom.hub.store_history import PURGED
 from transom.hub.store_schema import history, resources
 from transom.model.names import Key
 from transom.model.resources import Resource, from_json
@@ -53,7 +54,8 @@ def _past(db: Connection, last: Resource, deleted: bool, revision: int) -> Past:
     ).first()
     now = None if deleted else last
     if newest is not None:
-        return Past(key, now, None if newest.event == "DELETED" else from_json(newest.body), forgotten=False)
+        gone = newest.event in ("DELETED", PURGED)
+        return Past(key, now, None if gone else from_json(newest.body), forgotten=False)
     oldest = db.execute(changes.order_by(history.c.revision).limit(1)).first()
     if oldest is None:  # not changed for as long as is remembered
         return Past(key, now, now, forgotten=False)
