@@ -3,16 +3,19 @@
 import contextlib
 from pathlib import Path
 
+import msgspec
+
 from store_places import store_at
 from transom.catalog.kinds import shipped
-from transom.hub.changes import Actor, Change, applying, deleting
+from transom.hub.changes import Actor, Change, Held, Wanted, applying, deleting, merge, updating
 from transom.hub.relay import CHANGES
 from transom.hub.store import Store
 from transom.links.positions import POSITIONS
 from transom.logs.memory import MemoryLog
+from transom.model.errors import NotFoundError
 from transom.model.kinds import PEOPLE
 from transom.model.names import Key
-from transom.model.resources import Metadata, Resource
+from transom.model.resources import JsonObject, Metadata, Resource
 from transom.runtime.clock import SystemClock
 from transom.runtime.randomness import Randomness
 
@@ -45,6 +48,17 @@ def put(resource: Resource, actor: Actor = PERSON) -> Change:
 
 def remove(key: Key, actor: Actor = PERSON) -> Change:
     return Change(key, deleting(key), actor)
+
+
+def merge_patching(key: Key, patch: JsonObject) -> Wanted:
+    """The change that a merge patch means, as the API makes it."""
+
+    def wanted(held: Held) -> Held:
+        if held is None:
+            raise NotFoundError(f"{key} does not exist")
+        return updating(msgspec.convert(merge(msgspec.to_builtins(held), patch), Resource))(held)
+
+    return wanted
 
 
 def tenant(name: str) -> Resource:

@@ -85,10 +85,18 @@ async def test_a_wrong_envelope(api, change, field):
 
 
 async def test_names_that_are_not_dns_labels(api):
-    for name in ("Shop", "-shop", "shop-", "a.b", "a_b", "a" * 64, "é", ""):
+    for name in ("Shop", "-shop", "shop-", "a.b", "a_b", "a" * 64, "é"):
         answer = await refused(api, 422, "Invalid", "POST", DEPLOYMENTS, manifest(name))
         assert fields(answer) == {"metadata.name"}
         assert "DNS label" in answer.body["message"]
+    answer = await refused(api, 422, "Invalid", "POST", DEPLOYMENTS, manifest(""))
+    assert answer.body["details"]["causes"] == [
+        {
+            "reason": "FieldValueRequired",
+            "message": "Required value: name or generateName is required",
+            "field": "metadata.name",
+        }
+    ]
 
 
 async def test_unknown_kinds_regions_tenants_and_names(api):
@@ -127,7 +135,9 @@ async def test_what_is_there_already_and_what_others_own(api):
 
 async def test_methods_that_a_path_does_not_have(api):
     await refused(api, 405, "MethodNotAllowed", "POST", f"{ROOT}/deployments", manifest())
-    await refused(api, 405, "MethodNotAllowed", "DELETE", DEPLOYMENTS)
+    await refused(api, 405, "MethodNotAllowed", "PUT", DEPLOYMENTS, manifest())
+    await refused(api, 405, "MethodNotAllowed", "DELETE", f"{ROOT}/deployments")
+    await refused(api, 405, "MethodNotAllowed", "DELETE", f"{DEPLOYMENTS}/shop/status")
     await refused(api, 405, "MethodNotAllowed", "POST", f"{DEPLOYMENTS}/shop", manifest())
 
 
@@ -168,7 +178,7 @@ async def test_a_body_that_cannot_be_read(api):
         ("POST", DEPLOYMENTS, "text/html"),
         ("PUT", f"{DEPLOYMENTS}/shop", MERGE_PATCH),
         ("PATCH", f"{DEPLOYMENTS}/shop", "application/json"),
-        ("PATCH", f"{DEPLOYMENTS}/shop", "application/json-patch+json"),
+        ("PATCH", f"{DEPLOYMENTS}/shop", "application/strategic-merge-patch+json"),
     ],
 )
 async def test_a_body_of_another_type(api, method, path, media):
@@ -200,19 +210,24 @@ async def test_a_body_just_below_the_limit_is_fine(api):
 
 
 NOT_UNDERSTOOD = (
-    ("POST", f"{DEPLOYMENTS}?dryRun=All"),
-    ("PUT", f"{DEPLOYMENTS}/shop?dryRun=All"),
-    ("DELETE", f"{DEPLOYMENTS}/shop?dryRun=All"),
+    ("POST", f"{DEPLOYMENTS}?dryrun=All"),
+    ("PUT", f"{DEPLOYMENTS}/shop?force=true"),
+    ("DELETE", f"{DEPLOYMENTS}/shop?gracePeriodSeconds=-1"),
+    ("DELETE", f"{DEPLOYMENTS}?watch=true"),
     ("GET", f"{DEPLOYMENTS}?fieldSelector=a%3Db"),
+    ("GET", f"{DEPLOYMENTS}?fieldSelector=spec.verson%3D1"),
+    ("GET", f"{DEPLOYMENTS}?fieldSelector=spec.regions%3Deu"),
+    ("GET", f"{DEPLOYMENTS}?fieldSelector=metadata.name"),
     ("GET", f"{DEPLOYMENTS}?watch=yes"),
     ("GET", f"{DEPLOYMENTS}?limit=-1"),
     ("GET", f"{DEPLOYMENTS}?limit=%C2%B2"),
     ("GET", f"{DEPLOYMENTS}?limit=5&limit=6"),
     ("GET", f"{DEPLOYMENTS}?limit=5&continue=garbage"),
-    ("GET", f"{DEPLOYMENTS}?continue=WzEsIiIsIiJd"),
-    ("GET", f"{DEPLOYMENTS}?labelSelector=a%21%3Db"),
-    ("GET", f"{DEPLOYMENTS}?labelSelector=a+in+%28b%29"),
-    ("GET", f"{DEPLOYMENTS}?watch=true&sendInitialEvents=true"),
+    ("GET", f"{DEPLOYMENTS}?continue=WzAsIiIsIiJd"),
+    ("GET", f"{DEPLOYMENTS}?continue=WzEsIiIsIiJd&resourceVersion=1"),
+    ("GET", f"{DEPLOYMENTS}?labelSelector=a+in+%28b"),
+    ("GET", f"{DEPLOYMENTS}?timeout=soon"),
+    ("GET", f"{DEPLOYMENTS}?resourceVersion=-1"),
     ("GET", f"{DEPLOYMENTS}?watch=true&resourceVersion=new"),
 )
 
@@ -223,7 +238,17 @@ async def test_a_query_that_is_not_understood_is_never_ignored(api):
 
 
 @pytest.mark.parametrize(
-    "body", [{"gracePeriodSeconds": 3}, {"preconditions": {"name": "x"}}, {"preconditions": {"uid": 3}}]
+    "body",
+    [
+        {"gracePeriodSeconds": -3},
+        {"gracePeriodSeconds": "3"},
+        {"dryRun": "All"},
+        {"propagationPolicy": 1},
+        {"orphanDependents": "yes"},
+        {"orphan": True},
+        {"preconditions": {"name": "x"}},
+        {"preconditions": {"uid": 3}},
+    ],
 )
 async def test_a_delete_with_wishes_that_cannot_be_kept(api, body):
     await api.ask("POST", DEPLOYMENTS, manifest())

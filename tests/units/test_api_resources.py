@@ -122,8 +122,8 @@ async def test_pages_of_a_list_give_each_once_and_one_revision(api):
 
 
 async def test_a_long_list_comes_whole(api, monkeypatch):
-    monkeypatch.setattr("transom.hub.api.watch._PAGE", 3)
-    monkeypatch.setattr("transom.hub.api.resources._CHUNK_BYTES", 700)
+    monkeypatch.setattr("transom.hub.api.lists._PAGE", 3)
+    monkeypatch.setattr("transom.hub.api.lists._CHUNK_BYTES", 700)
     for number in range(8):
         labels = {"labels": {"even": str(number % 2 == 0).lower()}}
         item = manifest(f"app-{number}")
@@ -193,6 +193,7 @@ async def test_a_tenant_leaves_no_region_that_a_deployment_of_its_own_names(api)
     refused = await tenant_in(api, "eu")
     assert (refused.code, refused.body["reason"]) == (409, "Conflict")
     assert refused.body["message"] == (
+        'Operation cannot be fulfilled on tenants.transom.dev "acme": '
         "tenant 'acme' cannot leave us, which is still named by Deployment 'a', Deployment 'b', "
         "Deployment 'c'; delete them, or have them name it no more, first"
     )

@@ -61,23 +61,24 @@ async def test_a_watch_without_a_revision_shows_first_what_is_there(api):
         assert said(await following()) == ("MODIFIED", "a", "2")
 
 
-async def test_what_changes_while_the_first_ones_are_shown_is_shown_once(api, monkeypatch):
+async def test_what_there_is_is_shown_as_of_one_revision(api, monkeypatch):
     monkeypatch.setattr(api_watch, "_PAGE", 1)
     for name in ("a", "b", "c"):
         await api.ask("POST", DEPLOYMENTS, manifest(name))
-    page, pages = api.store.page, 0
+    snapshot, pages = api.store.snapshot, 0
 
     async def change_in_between(*args, **kwargs):
         nonlocal pages
         pages += 1
         if pages == 2:
             await api.store.write(put(deployment("b", version="2")))
-        return await page(*args, **kwargs)
+        return await snapshot(*args, **kwargs)
 
-    monkeypatch.setattr(api.store, "page", change_in_between)
+    monkeypatch.setattr(api.store, "snapshot", change_in_between)
     async with watching(api) as following:
         shown = [said(await following()) for _ in range(3)]
-        assert shown == [("ADDED", "a", "1"), ("ADDED", "b", "2"), ("ADDED", "c", "1")]
+        assert shown == [("ADDED", "a", "1"), ("ADDED", "b", "1"), ("ADDED", "c", "1")]
+        assert said(await following()) == ("MODIFIED", "b", "2")
         await api.store.write(put(deployment("c", version="3")))
         assert said(await following()) == ("MODIFIED", "c", "3")
 
@@ -110,7 +111,8 @@ async def test_a_quiet_watch_gets_bookmarks_that_carry_it_on(api, monkeypatch):
     await api.ask("POST", DEPLOYMENTS, manifest())
     since = await api.revision()
     await api.ask("POST", f"{ROOT}/tenants", {**manifest("globex"), "kind": "Tenant", "spec": {}})
-    async with watching(api, f"&resourceVersion={since}") as following:
+    query = f"&resourceVersion={since}&allowWatchBookmarks=true"
+    async with watching(api, query) as following:
         line = await following()
         assert (line["type"], line["object"]["kind"]) == ("BOOKMARK", "Deployment")
         assert line["object"]["metadata"]["resourceVersion"] == str(await api.revision())
@@ -121,10 +123,11 @@ async def test_a_watch_with_a_time_ends(api):
         assert await following() is None
 
 
-async def test_a_forgotten_revision_is_expired(api):
+async def test_a_forgotten_revision_is_expired(api, monkeypatch):
     for number in range(5):
         await api.ask("POST", DEPLOYMENTS, manifest(f"app-{number}"))
     await api.store.prune_history("9999", "9999")
+    monkeypatch.setattr("transom.hub.api.lists._REACHED_SECONDS", 0.01)
     for since in (1, 10_000):
         answer = await api.ask("GET", f"{DEPLOYMENTS}?watch=true&resourceVersion={since}")
         assert (answer.code, answer.body["reason"]) == (410, "Expired")
@@ -155,7 +158,7 @@ async def test_a_watch_that_is_expired_on_its_way_says_so_and_ends(api, monkeypa
     async with watching(api, f"&resourceVersion={await api.revision()}") as following:
         await api.store.write(put(deployment("one")))
         assert said(await following()) == ("ADDED", "one", "1")
-        monkeypatch.setattr(api.store, "events", expired)
+        monkeypatch.setattr(api.store, "changes", expired)
         await api.store.write(put(deployment("two")))
         line = await following()
         assert (line["type"], line["object"]["code"], line["object"]["reason"]) == ("ERROR", 410, "Expired")
@@ -171,7 +174,7 @@ async def test_the_client_tells_an_error_line_as_an_error(api, monkeypatch):
         async def broken(*_args, **_kwargs):
             raise RuntimeError("inside")
 
-        monkeypatch.setattr(api.store, "events", broken)
+        monkeypatch.setattr(api.store, "changes", broken)
         await api.store.write(put(deployment("two")))
         with pytest.raises(ApiError) as refused:
             await anext(events)
@@ -186,18 +189,18 @@ async def test_a_client_that_goes_takes_its_watch_along(api):
 
 
 async def test_many_watchers_share_one_reading(api, monkeypatch):
-    since, events, read = await api.revision(), api.store.events, 0
+    since, changes, read = await api.revision(), api.store.changes, 0
 
     async def counted(*args, **kwargs):
         nonlocal read
         read += 1
-        return await events(*args, **kwargs)
+        return await changes(*args, **kwargs)
 
     async with contextlib.AsyncExitStack() as stack:
         query = f"&resourceVersion={since}"
         watches = [await stack.enter_async_context(watching(api, query)) for _ in range(80)]
         await until(lambda: len(api.store.changed._waiters) == 80)
-        monkeypatch.setattr(api.store, "events", counted)
+        monkeypatch.setattr(api.store, "changes", counted)
         await api.store.write(put(deployment("shop")))
         lines = await asyncio.gather(*(following() for following in watches))
         assert {said(line)[:2] for line in lines} == {("ADDED", "shop")}

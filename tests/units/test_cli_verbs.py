@@ -112,9 +112,9 @@ async def test_get_as_table_json_and_yaml(hub):
     assert (none.code, none.out) == (0, "")
     assert "no instances found" in none.err
     missing = await transom("get", "deployment", "nothing", cwd=hub.folder)
-    assert (missing.code, "does not exist" in missing.err) == (1, True)
+    assert (missing.code, 'deployments.transom.dev "nothing" not found' in missing.err) == (1, True)
     missing = await transom("get", "region", "nowhere", cwd=hub.folder)
-    assert (missing.code, "Region/nowhere does not exist" in missing.err) == (1, True)
+    assert (missing.code, 'regions.transom.dev "nowhere" not found' in missing.err) == (1, True)
 
 
 async def test_several_tenants_must_be_told_apart(hub):

@@ -1,11 +1,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub_parts import PERSON, REGIONS, deployment, region, zone_status
+from hub_parts import PERSON, REGIONS, deployment, merge_patching, region, zone_status
 from transom.catalog.deployment.controller import DeploymentController, spread
 from transom.catalog.kinds import shipped
 from transom.hub.archive import change_for
-from transom.hub.changes import Change, creating, deleting, evaluate, merge_patching
+from transom.hub.changes import Change, creating, deleting, evaluate
 from transom.hub.controllers import Inputs
 from transom.model.names import Key
 from transom.model.records import Record

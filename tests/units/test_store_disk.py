@@ -329,12 +329,13 @@ async def test_what_the_release_before_stored_is_kept_and_can_be_brought_back(tm
     script = (
         "DROP TABLE dependents; DROP INDEX resources_restorable;"
         "ALTER TABLE resources DROP COLUMN deleted_at;"
-        "ALTER TABLE history DROP COLUMN source; UPDATE alembic_version SET version_num = '0003'"
+        "ALTER TABLE history DROP COLUMN source; ALTER TABLE history DROP COLUMN before;"
+        "UPDATE alembic_version SET version_num = '0003'"
     )
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.executescript(script)
     store = await open_store(path)
-    (deleted,) = [event for event in await store.events(0, 100) if event.event == "DELETED"]
+    (deleted,) = [event for event in await store.history_of(its.key) if event.event == "DELETED"]
     assert (await store.get(made.key), deleted.source) == (made, "")
     await store.close()
     assert rows_of(path, "SELECT key, deleted_at FROM resources WHERE deleted_at IS NOT NULL") == [

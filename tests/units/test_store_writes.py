@@ -22,6 +22,7 @@ from store_world import (
     tenant,
 )
 
+from hub_parts import merge_patching
 from transom.catalog.deployment.kind import CONTROLLER
 from transom.hub.changes import (
     Actor,
@@ -31,7 +32,6 @@ from transom.hub.changes import (
     creating,
     deleting,
     dropping_finalizer,
-    merge_patching,
     replacing,
     setting_status,
 )

@@ -165,7 +165,12 @@ class HubClient:
         Ends never: raises `UnreachableError` when the hub goes away, `ApiError` 410 when `revision` is
         forgotten (then list again).
         """
-        query = {"watch": "true", "resourceVersion": revision, "labelSelector": selector}
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": revision,
+            "labelSelector": selector,
+        }
         timeout = aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS, sock_read=_QUIET_SECONDS)
         async with self._request("GET", _path(kind, tenant), query, timeout=timeout) as response:
             async for text in _lines(response):

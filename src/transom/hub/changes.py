@@ -5,11 +5,12 @@ come between reading and writing. `evaluate` then checks it: ownership (invarian
 generation. Next on the data's way: `hub.store` writes what comes out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
 import msgspec
+from pydantic.alias_generators import to_camel
 
 from transom.hub.ownership import check_unprotected, finalizers_for
 from transom.model.errors import (
@@ -17,6 +18,7 @@ from transom.model.errors import (
     ExistsError,
     ForbiddenError,
     InvalidError,
+    ModifiedError,
     NotFoundError,
     Problem,
 )
@@ -52,6 +54,7 @@ class Change:
 
     `propagation` is for deletions (`hub.ownership`). `gone` names resources, by key and uid, that must not
     live any more, or this change is refused: it follows from their end.
+    `dry_run`: evaluated with all that any other change is, and not stored.
     """
 
     key: Key
@@ -62,6 +65,7 @@ class Change:
     trace: str = ""
     propagation: str = ""
     gone: tuple[tuple[Key, str], ...] = ()
+    dry_run: bool = False
 
 
 # --- what people and controllers ask for ---------------------------------------------------------------
@@ -80,30 +84,49 @@ def creating(resource: Resource) -> Wanted:
 
 
 def replacing(resource: Resource) -> Wanted:
-    """Replace spec, labels, annotations, finalizers and whom it was made for.
+    """Make it as `resource` says, but for the finalizers of our own parts, which nobody has to repeat.
 
-    With a `resourceVersion` in its metadata it must be the one held, else `ConflictError`; so for one that
-    is being deleted. Status stays.
+    Raises as `updating` does.
+    """
+
+    def wanted(held: Held) -> Held:
+        held = _existing(resource.key, held)
+        ours = [name for name in held.metadata.finalizers if name.startswith(_OURS)]
+        others = [name for name in resource.metadata.finalizers if name not in ours]
+        return updating(resource.with_metadata(finalizers=[*ours, *others]))(held)
+
+    return wanted
+
+
+def updating(resource: Resource) -> Wanted:
+    """Make everything that people may write as it is in `resource`: spec, labels, annotations, finalizers and
+    owners; what it leaves out of these is removed.
+
+    Status stays. Raises `ConflictError` for another resourceVersion or uid than the one held, when
+    `resource` has one, and for another spec of what is being deleted by someone who has not read that;
+    `InvalidError` for what never changes.
     """
 
     def wanted(held: Held) -> Held:
         held = _existing(resource.key, held)
         _expect(held, resource.metadata.resource_version, resource.metadata.uid)
-        if held.deleting:
+        problems = list(_immutable_problems(held.metadata, resource.metadata))
+        if resource.key != held.key:
+            problems.append(Problem("metadata", "kind, namespace and name cannot be changed"))
+        if problems:
+            raise InvalidError(str(resource.key), problems)
+        if held.deleting and resource.spec != held.spec and not resource.metadata.resource_version:
             raise ConflictError(
                 f"{resource.key} is being deleted; wait until it is gone, then declare it again"
             )
-        return msgspec.structs.replace(
-            resource,
-            metadata=msgspec.structs.replace(
-                held.metadata,
-                labels=resource.metadata.labels,
-                annotations=resource.metadata.annotations,
-                finalizers=resource.metadata.finalizers or held.metadata.finalizers,
-                owner_references=resource.metadata.owner_references,
-            ),
-            status=held.status,
+        kept = msgspec.structs.replace(
+            held.metadata,
+            labels=resource.metadata.labels,
+            annotations=resource.metadata.annotations,
+            finalizers=resource.metadata.finalizers,
+            owner_references=resource.metadata.owner_references,
         )
+        return msgspec.structs.replace(resource, metadata=kept, status=held.status)
 
     return wanted
 
@@ -113,32 +136,6 @@ def applying(resource: Resource) -> Wanted:
 
     def wanted(held: Held) -> Held:
         return resource if held is None else replacing(resource)(held)
-
-    return wanted
-
-
-def merge_patching(key: Key, patch: JsonObject) -> Wanted:
-    """Change it by a JSON merge patch (RFC 7396) over the whole object."""
-
-    def wanted(held: Held) -> Held:
-        held = _existing(key, held)
-        whole: JsonObject = msgspec.to_builtins(held)
-        merged = merge(whole, patch)
-        try:
-            resource = msgspec.convert(merged, Resource)
-        except msgspec.ValidationError as error:
-            raise InvalidError(str(key), [Problem("", str(error))]) from None
-        if resource.key != key:
-            raise InvalidError(str(key), [Problem("metadata", "kind, namespace and name cannot be changed")])
-        _expect(held, resource.metadata.resource_version, resource.metadata.uid)
-        kept = msgspec.structs.replace(
-            held.metadata,
-            labels=resource.metadata.labels,
-            annotations=resource.metadata.annotations,
-            finalizers=resource.metadata.finalizers,
-            owner_references=resource.metadata.owner_references,
-        )
-        return msgspec.structs.replace(resource, metadata=kept)
 
     return wanted
 
@@ -153,12 +150,12 @@ def deleting(key: Key, resource_version: str = "", uid: str = "") -> Wanted:
     return wanted
 
 
-def setting_status(key: Key, uid: str, status: JsonObject) -> Wanted:
-    """Replace the status of the resource that has this uid; of another one, `ConflictError`."""
+def setting_status(key: Key, uid: str, status: JsonObject, resource_version: str = "") -> Wanted:
+    """Replace the status of the resource that has this uid and version; of another one, `ConflictError`."""
 
     def wanted(held: Held) -> Held:
         held = _existing(key, held)
-        _expect(held, "", uid)
+        _expect(held, resource_version, uid)
         return held.with_status(status)
 
     return wanted
@@ -181,9 +178,12 @@ def without_finalizer(resource: Resource, role: str) -> Resource:
     return resource.with_metadata(finalizers=[name for name in resource.metadata.finalizers if name != mine])
 
 
+_OURS = f"{API_GROUP}/"
+
+
 def finalizer_of(role: str) -> str:
     """The finalizer that only `role` may remove."""
-    return f"{API_GROUP}/{role}"
+    return f"{_OURS}{role}"
 
 
 def merge(target: Any, patch: Any) -> Any:
@@ -205,11 +205,27 @@ def _existing(key: Key, held: Held) -> Resource:
     return held
 
 
+def _immutable_problems(held: Metadata, said: Metadata) -> Iterator[Problem]:
+    """What `said` has otherwise than `held` of what only the hub sets. Clients may leave it out, and keep no
+    more of a time than its seconds.
+    """
+    for field in ("creation_timestamp", "deletion_timestamp"):
+        new, old = getattr(said, field), getattr(held, field)
+        if new is not None and new[:_TO_SECONDS] != (old or "")[:_TO_SECONDS]:
+            yield Problem(f"metadata.{to_camel(field)}", f'"{new}": field is immutable')
+    grace = said.deletion_grace_period_seconds
+    if grace is not None and grace != held.deletion_grace_period_seconds:
+        yield Problem("metadata.deletionGracePeriodSeconds", f"{grace}: field is immutable")
+
+
+_TO_SECONDS = len("2026-01-31T12:00:00")
+
+
 def _expect(held: Resource, resource_version: str, uid: str) -> None:
     if uid and uid != held.metadata.uid:
         raise ConflictError(f"{held.key} is another object now: its uid is {held.metadata.uid}, not {uid}")
     if resource_version and resource_version != held.metadata.resource_version:
-        raise ConflictError(
+        raise ModifiedError(
             f"{held.key} was changed by someone else: it is at resourceVersion "
             f"{held.metadata.resource_version}, not {resource_version}; read it again and repeat the change"
         )
@@ -255,6 +271,8 @@ def _created(kind: Kind, wanted: Resource, actor: Actor, uid: str, now: str) -> 
         finalizers=finalizers,
         owner_references=meta.owner_references,
         creation_timestamp=now,
+        managed_fields=meta.managed_fields,
+        generate_name=meta.generate_name,
     )
     return kind.validate(msgspec.structs.replace(wanted, metadata=fresh))
 
@@ -288,6 +306,7 @@ def _updated(kind: Kind, held: Resource, wanted: Resource, actor: Actor) -> Held
         annotations=wanted.metadata.annotations,
         finalizers=wanted.metadata.finalizers,
         owner_references=wanted.metadata.owner_references,
+        managed_fields=wanted.metadata.managed_fields,
     )
     after = Resource(held.kind, kept, kind.api_version, wanted.spec, wanted.status)
     return held if after == held else after
@@ -304,8 +323,12 @@ def _deleted(kind: Kind, held: Held, change: Change, now: str) -> Held:
     if held.deleting:
         same = finalizers == held.metadata.finalizers
         return held if same else held.with_metadata(finalizers=finalizers)
-    generation = held.metadata.generation + 1
-    return held.with_metadata(deletion_timestamp=now, generation=generation, finalizers=finalizers)
+    return held.with_metadata(
+        deletion_timestamp=now,
+        deletion_grace_period_seconds=0,
+        generation=held.metadata.generation + 1,
+        finalizers=finalizers,
+    )
 
 
 def _check_region(kind: Kind, held: Resource, wanted: Resource) -> None:
@@ -330,10 +353,9 @@ def _check_finalizers(kind: Kind, held: Resource, wanted: Resource, actor: Actor
     before, after = set(held.metadata.finalizers), set(wanted.metadata.finalizers)
     if before == after:
         return
-    ours = f"{API_GROUP}/"
     for name in before - after:
         # Ours are removed by the part they are named after; others belong to whoever owns the kind.
-        allowed = finalizer_of(actor.role) == name if name.startswith(ours) else actor.role == kind.owner
+        allowed = finalizer_of(actor.role) == name if name.startswith(_OURS) else actor.role == kind.owner
         if not allowed:
             raise ForbiddenError(f"{actor.role!r} may not remove the finalizer {name!r} of {held.key}")
     added = after - before

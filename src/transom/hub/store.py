@@ -24,6 +24,7 @@ from transom.hub.store_levels import StoreLevels
 from transom.hub.store_portions import in_portions
 from transom.hub.store_quotas import Difference
 from transom.hub.store_schema import counter, outbox, positions, resources
+from transom.hub.store_snapshots import Chosen, Snapshot, StoredChange, changes, snapshot
 from transom.hub.store_write import Committed, Job, commit
 from transom.logs.protocol import TopicPartition
 from transom.model.errors import ConflictError, NotFoundError, TransomError
@@ -108,6 +109,7 @@ class Store:
 
         self._commits = GroupCommit(self._writer, work, _JOBS_A_COMMIT)
         self.leases: frozenset[Lease] = frozenset()
+        self.randomness = randomness
 
     @classmethod
     async def open(
@@ -278,6 +280,22 @@ class Store:
             )
 
         return await self.read(work)
+
+    async def snapshot(
+        self,
+        chosen: Chosen,
+        at: int | None = None,
+        after: Key | None = None,
+        most: int = 500,
+        *,
+        count: bool = False,
+    ) -> Snapshot:
+        """What was chosen, as of revision `at` (None: now); see `store_snapshots.snapshot`."""
+        return await self.read(partial(snapshot, chosen=chosen, at=at, after=after, most=most, count=count))
+
+    async def changes(self, after: int, most: int, chosen: Chosen | None = None) -> list[StoredChange]:
+        """Changes after revision `after` as they are stored; see `store_snapshots.changes`."""
+        return await self.read(partial(changes, after=after, most=most, chosen=chosen))
 
     async def events(self, after: int, most: int, kind: str = "", namespace: str = "") -> list[Event]:
         """Changes after revision `after`, in order. Raises `ExpiredError` when some are forgotten already."""

@@ -87,6 +87,7 @@ def write_rows(
             "deleted_at": now if gone and change.kind.owner != REGION else None,
         }
         events.append(history_row(change.actor, change.event, last, body, revision, now, change.why))
+        events[-1]["before"] = to_json(change.before) if change.before else None
         events[-1]["described"] = change.described and not change.kind.fleeting
         if not change.kind.fleeting:
             messages.append(outbox_row(change.event, last, revision, change.trace, randomness))

@@ -7,6 +7,7 @@
   long as it can be brought back.
 - `history`: every change with who, when, why and what. Watches read it, too. `described` tells changes of
   what was declared, which are kept long, from those of the status alone. `source` is from where.
+  `before` is what the change replaced: what lists and watches of an earlier revision show.
 - `dependents`: for whom a resource that people own was made (`ownerReferences`), deleted ones included;
   what controllers made is found by `resources.owner_uid`.
 - `outbox`: what the relay carries to the hub's log. The columns Debezium's outbox event router expects:
@@ -106,6 +107,7 @@ history = Table(
     Column("generation", BigInteger, nullable=False),
     Column("described", Boolean, nullable=False),
     Column("body", LargeBinary, nullable=False),
+    Column("before", LargeBinary),
     Column("source", TEXT, nullable=False, server_default=""),
 )
 Index("history_by_key", history.c.kind, history.c.namespace, history.c.name, history.c.revision)

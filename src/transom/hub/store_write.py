@@ -135,7 +135,9 @@ class _Batch:
             self._check_references(kind, after, held)
         if after is None or after.deleting:
             self._check_guards(kind, change.key)
-        after = self.quotas.admit(kind, held, after)
+        after = self.quotas.admit(kind, held, after, dry_run=change.dry_run)
+        if change.dry_run:
+            return after
         if after is None and kind.guards == "namespace":
             self._take_away(fleeting_of(self._db, self._catalog, change.key.name), "gone with its tenant")
         if held is None:

@@ -32,7 +32,7 @@ def read_json(text: str, what: str = "the body") -> Any:
         raise _invalid(what, f"is nested deeper than {DEPTH_MAX} levels") from None
     except ValueError as error:
         raise _invalid(what, f"is not JSON: {error}") from None
-    _check(value, what)
+    check_plain(value, what)
     return value
 
 
@@ -52,7 +52,7 @@ def read_yaml(text: str, what: str = "the body", first_line: int = 1) -> Any:
         raise _invalid(what, f"is not YAML: {error.problem or error.context}{where}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise _invalid(what, f"is not YAML: {error}") from None
-    _check(value, what)
+    check_plain(value, what)
     return value
 
 
@@ -148,21 +148,22 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _check(value: Any, what: str, depth: int = 0) -> None:
+def check_plain(value: Any, what: str, depth: int = 0) -> None:
+    """Raise `InvalidError` when a value is nested too deep, or holds what no document may hold."""
     if depth > DEPTH_MAX:
         raise _invalid(what, f"is nested deeper than {DEPTH_MAX} levels")
     if isinstance(value, dict):
         for name, inner in cast("dict[str, Any]", value).items():
-            _check_plain(name, what)
-            _check(inner, what, depth + 1)
+            _check_one(name, what)
+            check_plain(inner, what, depth + 1)
     elif isinstance(value, list):
         for inner in cast("list[Any]", value):
-            _check(inner, what, depth + 1)
+            check_plain(inner, what, depth + 1)
     else:
-        _check_plain(value, what)
+        _check_one(value, what)
 
 
-def _check_plain(value: Any, what: str) -> None:
+def _check_one(value: Any, what: str) -> None:
     if isinstance(value, str):
         try:
             value.encode()

@@ -35,10 +35,15 @@ class TransomError(Exception):
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """One mistake in what somebody wrote: the path to it (dotted, indices in brackets) and what is wrong."""
+    """One mistake in what somebody wrote: the path to it (dotted, indices in brackets) and what is wrong.
+
+    `sort` is one of "Invalid", "Required", "NotSupported", "TypeInvalid", "TooLong", "TooMany", "Duplicate"
+    and "Forbidden", as the Kubernetes API tells them apart.
+    """
 
     path: str
     message: str
+    sort: str = "Invalid"
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}" if self.path else self.message
@@ -66,6 +71,10 @@ class ConflictError(TransomError):
     """Someone else changed it first: read it again and repeat the change."""
 
     advice = Advice.RETRY
+
+
+class ModifiedError(ConflictError):
+    """It is at another resourceVersion than the writer read."""
 
 
 class ForbiddenError(TransomError):
@@ -117,6 +126,15 @@ class UnknownTopicError(NotFoundError):
 
 class ExpiredError(TransomError):
     """What was asked for is no longer kept: begin again from a list."""
+
+
+class NotReachedError(TransomError):
+    """A revision was asked for that the store has not reached, as far as is known here: ask again."""
+
+    advice = Advice.RETRY
+
+    def __init__(self, wanted: int, current: int) -> None:
+        super().__init__(f"Too large resource version: {wanted}, current: {current}")
 
 
 class VersionClashError(TransomError):

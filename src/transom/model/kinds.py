@@ -210,8 +210,20 @@ def problems_of(error: ValidationError, root: str = "") -> list[Problem]:
         for part in item["loc"]:
             path += f"[{part}]" if isinstance(part, int) else (f".{part}" if path else part)
         message = "unknown field" if item["type"] == "extra_forbidden" else item["msg"]
-        problems.append(Problem(path, message.removeprefix("Value error, ")))
+        problems.append(Problem(path, message.removeprefix("Value error, "), _sort_of(item["type"])))
     return problems
+
+
+def _sort_of(error: str) -> str:
+    """The sort of problem that pydantic calls `error`."""
+    known = {
+        "missing": "Required",
+        "literal_error": "NotSupported",
+        "enum": "NotSupported",
+        "string_too_long": "TooLong",
+        "too_long": "TooMany",
+    }
+    return known.get(error) or ("TypeInvalid" if error.endswith("_type") else "Invalid")
 
 
 class Catalog:

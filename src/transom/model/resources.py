@@ -64,6 +64,8 @@ class Metadata(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
     managed_fields: list[ManagedFields] = []
+    generate_name: str = ""
+    deletion_grace_period_seconds: int | None = None
 
 
 class Condition(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

@@ -25,6 +25,10 @@ class Randomness:
         """A random identifier (UUID, version 4)."""
         return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
 
+    def word(self, characters: str, length: int) -> str:
+        """So many of `characters`, each as likely as the others; no secret."""
+        return "".join(self._random.choices(characters, k=length))
+
 
 def new_secret() -> str:
     """256 random bits, URL-safe; never seeded."""

@@ -20,11 +20,13 @@ from transom.hub.api.contexts import ContextPages, Contexts
 from transom.hub.api.discovery import Discovery
 from transom.hub.api.door import Door
 from transom.hub.api.elsewhere import Elsewhere, Endpoint
-from transom.hub.api.errors import RefusedError, answer, refuse
+from transom.hub.api.errors import REFUSALS, answer, refuse
 from transom.hub.api.gate import Gate
 from transom.hub.api.health import Health
+from transom.hub.api.lists import Lists
 from transom.hub.api.openapi import OpenApi
 from transom.hub.api.paths import Target, target_of
+from transom.hub.api.query import in_time
 from transom.hub.api.resources import Resources
 from transom.hub.api.reviews import VIRTUAL, Reviews
 from transom.hub.api.served import served_of
@@ -66,7 +68,7 @@ def hub_api(
     """
     table = AccessTable(store)
     gate = Gate(table)
-    resources = Resources(store, clock)
+    resources, lists = Resources(store), Lists(store, clock)
     pages = _Pages(store.catalog, roads)
     served = [*VIRTUAL, *(served_of(kind) for kind in store.catalog.faces)]
     there = elsewhere.or_there if elsewhere else _here
@@ -83,10 +85,10 @@ def hub_api(
             *about_processes,
             *about_contexts,
             *Reviews(gate).routes(),
-            *(route for root in _ROOTS for route in _routes(root, resources, store.catalog, gate)),
+            *(route for root in _ROOTS for route in _routes(root, resources, lists, store.catalog, gate)),
         ],
         # The last is for faults of ours: the server logs them, with their trace, once they are answered.
-        exception_handlers=dict.fromkeys((HTTPException, RefusedError, TransomError, Exception), refuse),
+        exception_handlers=dict.fromkeys((*REFUSALS, HTTPException, TransomError, Exception), refuse),
     )
     # A path with a slash too many is no path, and not a way to learn which there are.
     app.router.redirect_slashes = False
@@ -113,9 +115,13 @@ _ROOTS = ("/apis/{group}/{version}", "/api/{version}")
 Verb = Callable[[Request, Target], Awaitable[Response]]
 
 
-def _routes(root: str, resources: Resources, catalog: Catalog, gate: Gate) -> Iterator[Route]:
+def _routes(root: str, resources: Resources, lists: Lists, catalog: Catalog, gate: Gate) -> Iterator[Route]:
     """A kind's routes; each method at its own, so that the wrong one gets 405."""
-    many: dict[str, Verb] = {"GET": resources.list_or_watch, "POST": resources.create}
+    many: dict[str, Verb] = {
+        "GET": lists.list_or_watch,
+        "POST": resources.create,
+        "DELETE": lists.delete_all,
+    }
     one: dict[str, Verb] = {
         "GET": resources.get,
         "PUT": resources.replace,
@@ -125,6 +131,8 @@ def _routes(root: str, resources: Resources, catalog: Catalog, gate: Gate) -> It
     for path in (f"{root}/namespaces/{{tenant}}/{{plural}}", f"{root}/{{plural}}"):
         yield _by_method(path, many, catalog, gate)
         yield _by_method(f"{path}/{{name}}", one, catalog, gate)
+        status = {method: verb for method, verb in one.items() if method != "DELETE"}
+        yield _by_method(f"{path}/{{name}}/status", status, catalog, gate, "status")
         yield _by_method(f"{path}/{{name}}/history", {"GET": resources.history}, catalog, gate, "history")
         yield _by_method(f"{path}/{{name}}/diff", {"GET": resources.diff}, catalog, gate, "diff")
 
@@ -133,11 +141,11 @@ def _by_method(
     path: str, verbs: Mapping[str, Verb], catalog: Catalog, gate: Gate, subresource: str = ""
 ) -> Route:
     async def endpoint(request: Request) -> Response:
-        target = target_of(request, catalog)
+        target = target_of(request, catalog, subresource)
         gate.check(request, target, subresource)
         # HEAD is answered as GET; the server leaves the body out.
         method = "GET" if request.method == "HEAD" else request.method
-        return await verbs[method](request, target)
+        return await in_time(request, lambda: verbs[method](request, target))
 
     return Route(path, endpoint, methods=list(verbs))
 

@@ -5,33 +5,58 @@ and where the two disagree with the path. Next on the data's way: `resources` tu
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from typing import Any, cast
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple, cast
 
-import msgspec
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import ValidationError
 from starlette.requests import Request
 
 from transom.hub.api.errors import RefusedError
+from transom.hub.api.metadata import (
+    envelope_errors,
+    envelope_problems,
+    metadata_from,
+    salvaged,
+    without_nulls,
+)
+from transom.hub.api.options import Validation
+from transom.hub.api.patches import UnreadablePatchError, check_json_patch, json_patched
 from transom.hub.api.paths import Target
-from transom.model.documents import read_json, read_yaml
+from transom.hub.changes import merge
+from transom.model.documents import check_plain, read_json, read_yaml
 from transom.model.errors import InvalidError, Problem
 from transom.model.kinds import Kind, problems_of
-from transom.model.resources import JsonObject, Metadata, Resource
+from transom.model.resources import JsonObject, Resource, to_json
 
 BODY_BYTES_MAX = 512 * 1024
+OBJECT_BYTES_MAX = 1024 * 1024
+"""What an object may amount to after any number of patches."""
 MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
 
 _READERS = {
     "application/json": read_json,
     MERGE_PATCH: read_json,
+    JSON_PATCH: read_json,
     "application/yaml": read_yaml,
     "application/x-yaml": read_yaml,
     "text/yaml": read_yaml,
 }
-_WHOLE = tuple(name for name in _READERS if name != MERGE_PATCH)
+_PATCHES = (JSON_PATCH, MERGE_PATCH)
+_WHOLE = tuple(name for name in _READERS if name not in _PATCHES)
 _INLINE_BYTES_MAX = 16 * 1024
+
+Patched = Callable[[JsonObject], JsonObject]
+"""From an object to the object as a patch makes it. Raises `InvalidError`."""
+
+
+class Read(NamedTuple):
+    """A resource as it was sent, and what the client is to be warned of."""
+
+    resource: Resource
+    warnings: list[str]
 
 
 async def read_resource(request: Request) -> JsonObject:
@@ -39,117 +64,127 @@ async def read_resource(request: Request) -> JsonObject:
     return _object(await _value(request, _WHOLE))
 
 
-async def read_patch(request: Request) -> JsonObject:
-    """The object in a JSON merge patch (RFC 7396). Raises `RefusedError`: 400, 413 or 415."""
-    return _object(await _value(request, (MERGE_PATCH,)))
+async def read_patch(request: Request) -> Patched:
+    """What a JSON merge patch (RFC 7396) or a JSON patch (RFC 6902) does. Raises `RefusedError`."""
+    said = _said_media_type(request)
+    if said not in _PATCHES:
+        accepted = ", ".join(_PATCHES)
+        raise RefusedError(
+            415,
+            f"the body of the request was in an unknown format - accepted media types include: {accepted}",
+        )
+    value = await _value(request, _PATCHES)
+    if said == MERGE_PATCH:
+        return partial(_merged, patch=_object(value))
+    try:
+        return partial(_json_patched, operations=check_json_patch(value))
+    except UnreadablePatchError as error:
+        raise RefusedError(400, str(error)) from None
 
 
-async def read_preconditions(request: Request) -> tuple[str, str]:
-    """The resourceVersion and uid that a DELETE asks for, each "" for any. Raises `RefusedError`."""
+async def read_options(request: Request) -> JsonObject:
+    """The options in the body of a DELETE; empty when there is no body. Raises `RefusedError`."""
     body = await _bytes(request)
     if not body.strip():
-        return "", ""
-    options = _object(await _parsed(body, _media_type(request, _WHOLE)))
-    # What kubectl and the clients made from the Kubernetes API's description send along.
-    unknown = set(options) - {"kind", "apiVersion", "preconditions"}
-    if unknown:
-        raise RefusedError(400, "the body of a delete may hold preconditions {uid, resourceVersion} alone")
-    wanted = _object(options.get("preconditions", {}))
-    strange = set(wanted) - {"uid", "resourceVersion"}
-    if strange or not all(isinstance(value, str) for value in wanted.values()):
-        raise RefusedError(400, "preconditions are uid and resourceVersion, both text")
-    return wanted.get("resourceVersion", ""), wanted.get("uid", "")
+        return {}
+    return _object(await _parsed(body, _media_type(request, _WHOLE)))
 
 
-def resource_from(body: JsonObject, target: Target) -> Resource:
-    """The resource that `body` declares at `target`, its spec's defaults written out.
+def resource_from(body: JsonObject, target: Target, validation: Validation = "Strict") -> Read:
+    """The resource that `body` declares at `target`, its spec's defaults written out; its status as sent.
 
-    The tenant and, when `target` has one, the name come from the path; the body may repeat them.
+    The tenant and, when `target` has one, the name come from the path; the body may repeat them. Fields that
+    the kind does not know are mistakes; but for `Strict` they are left out, and for `Warn` told.
     Raises `InvalidError` with every mistake.
     """
+    body, unknown = without_nulls(body), []
+    if validation != "Strict":
+        body, unknown = _without_unknown(body, target.kind)
     problems = envelope_problems(body, target.kind)
-    metadata = _salvaged(body.get("metadata"))
+    given = body.get("metadata")
+    metadata = salvaged(cast("JsonObject", given)) if isinstance(given, dict) else {}
     problems += _disagreements(metadata, target)
-    metadata.setdefault("name", target.name)
+    metadata["name"] = target.name or metadata.get("name", "")
     metadata["namespace"] = target.namespace
-    spec = body.get("spec", {})
+    named = metadata["name"] or any(problem.path == "metadata.name" for problem in problems)
+    if isinstance(given, dict) and not named:
+        problems.append(Problem("metadata.name", "name or generateName is required", "Required"))
+    spec, status = body.get("spec", {}), body.get("status", {})
     resource = Resource(
         kind=target.kind.name,
-        metadata=msgspec.convert(metadata, Metadata),
+        metadata=metadata_from(metadata),
         spec=cast("JsonObject", spec) if isinstance(spec, dict) else {},
+        status=cast("JsonObject", status) if isinstance(status, dict) else {},
     )
     try:
         resource = target.kind.validate(resource)
     except InvalidError as error:
         told = {problem.path for problem in problems}
         problems += [problem for problem in error.problems if not _is_told(problem.path, told)]
+    if target.subresource and target.kind.status is not None:
+        problems += _status_problems(target.kind, resource.status)
     if problems:
         raise InvalidError(f"{target.kind.name} {resource.metadata.name!r}", problems)
-    return resource
+    return Read(resource, [f'unknown field "{path}"' for path in unknown] if validation == "Warn" else [])
 
 
-def envelope_problems(body: JsonObject, kind: Kind) -> list[Problem]:
-    """What is wrong with everything but the spec: unknown fields and wrong types."""
-    problems: list[Problem] = []
-    for field, expected in (("apiVersion", kind.api_version), ("kind", kind.name)):
-        if body.get(field) != expected:
-            said = "is missing" if field not in body else f"expected {expected!r}, not {body[field]!r}"
-            problems.append(Problem(field, said))
+def _merged(whole: JsonObject, patch: JsonObject) -> JsonObject:
+    return _bounded(merge(whole, patch))
+
+
+def _json_patched(whole: JsonObject, operations: list[JsonObject]) -> JsonObject:
+    patched = json_patched(whole, operations)
+    if not isinstance(patched, dict):
+        raise InvalidError("the patched object", [Problem("", "is no object any more")])
+    check_plain(patched, "the patched object")
+    return _bounded(cast("JsonObject", patched))
+
+
+def _bounded(whole: JsonObject) -> JsonObject:
+    size = len(to_json(whole))
+    if size > OBJECT_BYTES_MAX:
+        said = f"the object would be {size} bytes; at most {OBJECT_BYTES_MAX}"
+        raise InvalidError("the patched object", [Problem("", said, "TooLong")])
+    return whole
+
+
+def _status_problems(kind: Kind, status: JsonObject) -> list[Problem]:
     try:
-        _Envelope.model_validate(body)
+        kind.status.model_validate(status)  # pyright: ignore[reportOptionalMemberAccess]
     except ValidationError as error:
-        problems += problems_of(error)
-    return problems
+        return problems_of(error, "status")
+    return []
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
+def _without_unknown(body: JsonObject, kind: Kind) -> tuple[JsonObject, list[str]]:
+    """The body without the fields that the kind does not know, and their paths."""
+    body = copy.deepcopy(body)
+    found = [(list(item["loc"]), item["type"]) for item in _errors(envelope_errors(body))]
+    if kind.spec is not None and isinstance(body.get("spec"), dict):
+        try:
+            kind.spec.model_validate(body["spec"])
+        except ValidationError as error:
+            found += [(["spec", *item["loc"]], item["type"]) for item in _errors(error)]
+    unknown = [path for path, sort in found if sort == "extra_forbidden"]
+    for path in unknown:
+        _drop(body, path)
+    return body, [".".join(str(part) for part in path) for path in unknown]
 
 
-class _OwnerReference(_Part):
-    api_version: str
-    kind: str
-    name: str
-    uid: str
-    controller: bool = False
-    block_owner_deletion: bool = False
+def _errors(error: ValidationError | None) -> list[Any]:
+    return [] if error is None else cast("list[Any]", error.errors())
 
 
-class _Metadata(_Part):
-    """As `model.resources.Metadata`; what the hub sets itself may stand in it, as it came from a GET."""
-
-    name: str = ""
-    namespace: str = ""
-    uid: str = ""
-    generation: int = 0
-    resource_version: str = ""
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
-    finalizers: list[str] = []
-    owner_references: list[_OwnerReference] = []
-    creation_timestamp: str | None = None
-    deletion_timestamp: str | None = None
-
-
-class _Envelope(_Part):
-    api_version: Any = None
-    kind: Any = None
-    metadata: _Metadata
-    spec: dict[str, Any] = {}
-    status: dict[str, Any] = {}
-
-
-def _salvaged(metadata: Any) -> JsonObject:
-    """Those fields of the metadata that are as they should be, so that the rest can be checked too."""
-    if not isinstance(metadata, dict):
-        return {}
-    given = cast("JsonObject", metadata)
-    try:
-        _Metadata.model_validate(given)
-    except ValidationError as error:
-        wrong = {item["loc"][0] for item in error.errors()}
-        given = {name: value for name, value in given.items() if name not in wrong}
-    return dict(given)
+def _drop(value: Any, path: list[Any]) -> None:
+    """Remove what is at `path`; parts of it that tell which of several types was tried are not in `value`."""
+    *above, last = path
+    for part in above:
+        if isinstance(value, dict) and part in value:
+            value = cast("JsonObject", value)[part]
+        elif isinstance(value, list) and isinstance(part, int):
+            value = cast("list[Any]", value)[part]
+    if isinstance(value, dict):
+        cast("JsonObject", value).pop(last, None)
 
 
 def _disagreements(metadata: Mapping[str, Any], target: Target) -> Iterator[Problem]:
@@ -177,11 +212,15 @@ async def _value(request: Request, media_types: tuple[str, ...]) -> Any:
 
 
 def _media_type(request: Request, allowed: tuple[str, ...]) -> str:
-    said = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    said = _said_media_type(request)
     media_type = said or allowed[0]
     if media_type not in allowed:
         raise RefusedError(415, f"content type {said!r} is not supported here; use {' or '.join(allowed)}")
     return media_type
+
+
+def _said_media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def _bytes(request: Request) -> bytes:

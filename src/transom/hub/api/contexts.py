@@ -9,7 +9,7 @@ from starlette.responses import Response
 from transom.hub.access.callers import actor_of
 from transom.hub.api.bodies import read_resource
 from transom.hub.api.errors import RefusedError, answer
-from transom.hub.api.paths import query_of
+from transom.hub.api.query import query_of
 from transom.hub.contexts import restore
 from transom.hub.store import Store
 from transom.model.contexts import ContextKinds

@@ -124,7 +124,7 @@ def asked_of(request: Request, target: Target, subresource: str) -> Asked:
     verbs = _NAMED if name else _LISTED
     verb = verbs["GET" if request.method == "HEAD" else request.method]
     if verb == "list":
-        if request.query_params.get("watch") in _TRUE:
+        if request.query_params.get("watch", "").lower() in _TRUE:
             verb = "watch"
         name = _selected_name(request.query_params.get("fieldSelector", ""))
     tenant = name if is_tenant(kind) else target.namespace

@@ -20,7 +20,7 @@ from transom.hub.access.rules import Asked
 from transom.hub.api.bodies import read_resource
 from transom.hub.api.errors import RefusedError, answer
 from transom.hub.api.gate import Gate
-from transom.hub.api.paths import query_of
+from transom.hub.api.query import query_of
 from transom.hub.api.served import Served
 from transom.model.errors import InvalidError, Problem
 from transom.model.resources import JsonObject

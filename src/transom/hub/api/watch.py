@@ -1,27 +1,32 @@
 """Watching: what changed since a revision, told as it happens, one JSON object a line.
 
 All watchers share one bounded memory of recent changes (`Feed`), so that a change is read from the store and
-encoded once however many watch; who has fallen behind it reads from the store again. A watcher that does not
-read its lines holds up nobody: nothing is queued for it, it goes on from the revision it was last told.
-https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
+put into a line once however many watch; who has fallen behind it reads from the store again. A watcher that
+does not read its lines holds up nobody: nothing is queued for it, it goes on from the revision it was last
+told.
+
+A watch with a selector tells of what comes to be selected as ADDED and of what ceases to be as DELETED: each
+change knows what it replaced. https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
 """
 
 import asyncio
 import bisect
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
-import msgspec
-
 from transom.hub.api.errors import status_of
-from transom.hub.api.paths import Matches, Target
-from transom.hub.store import Page, Store
-from transom.hub.store_history import Event
+from transom.hub.api.paths import Target
+from transom.hub.api.selectors import Selector
+from transom.hub.store import Store
+from transom.hub.store_snapshots import Chosen, StoredChange
 from transom.model.errors import ExpiredError, TransomError
-from transom.model.resources import Resource, to_json
+from transom.model.kinds import Kind
+from transom.model.names import Key
+from transom.model.resources import JsonObject, Resource, from_json, to_json
 from transom.runtime.clock import Clock
 from transom.runtime.telemetry import get_logger
 
@@ -29,28 +34,69 @@ log = get_logger(__name__)
 
 BOOKMARK_SECONDS = 15.0
 
+_INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 _FEED_CHANGES_MAX = 4096
 _FEED_BYTES_MAX = 16 * 1024 * 1024
 _READ_MAX = 500
 _PAGE = 500
 
 
-class Told(msgspec.Struct, frozen=True):
-    """A change, and the line that tells it."""
+class Told:
+    """A change, and the lines that tell it; what only some watchers need is made when the first one does."""
 
-    revision: int
-    event: str
-    resource: Resource
-    line: bytes
+    def __init__(self, change: StoredChange) -> None:
+        self.revision = change.revision
+        self.key = change.key
+        self.bytes = len(change.body) + len(change.before or b"")
+        self._change = change
+
+    @cached_property
+    def line(self) -> bytes:
+        """What everybody is told who has no selector."""
+        return line(self._change.event, self._change.body)
+
+    @cached_property
+    def now(self) -> Resource:
+        """What there is, or was last."""
+        return from_json(self._change.body)
+
+    @cached_property
+    def before(self) -> Resource | None:
+        """What there was before; None before it was made."""
+        return None if self._change.before is None else from_json(self._change.before)
+
+    def seen_as(self, kind: Kind) -> "Told":
+        """The same for clients who see what is stored as another kind."""
+        if kind.view is None:
+            return self
+        was = None if self._change.before is None else shown_as(kind, self._change.before)
+        return Told(self._change._replace(body=shown_as(kind, self._change.body), before=was))
+
+    def selected(self, selector: Selector) -> bytes:
+        """The line for a watch with a selector; empty when it is none of its business."""
+        was = self.before is not None and selector(self.before)
+        if self._change.event != "DELETED" and selector(self.now):
+            if self._change.event == "ADDED" or was:
+                return self.line
+            return line("ADDED", self._change.body)
+        return self._gone if was else b""
+
+    @cached_property
+    def _gone(self) -> bytes:
+        """That it is gone, for who saw what was before: as it was, at the revision of this change."""
+        assert self.before is not None  # noqa: S101  # asked for by those who selected it
+        last = self.before.with_metadata(resource_version=str(self.revision))
+        return line("DELETED", to_json(last))
 
 
-def _told(event: Event) -> Told:
-    return Told(event.revision, event.event, event.resource, line(event.event, event.resource))
+def shown_as(kind: Kind, stored: bytes) -> bytes:
+    """What is stored, as clients of `kind` see it."""
+    return stored if kind.view is None else to_json(kind.shown(from_json(stored)))
 
 
-def line(event: str, resource: Resource) -> bytes:
+def line(event: str, body: bytes) -> bytes:
     """One line of a watch."""
-    return b'{"type":"%b","object":%b}\n' % (event.encode(), to_json(resource))
+    return b'{"type":"%b","object":%b}\n' % (event.encode(), body)
 
 
 class Feed:
@@ -64,25 +110,21 @@ class Feed:
         self._complete_after = self._upto = store.changed.value
         self._reading = asyncio.Lock()
 
-    async def after(self, seen: int, target: Target) -> tuple[list[Told], int]:
-        """Changes of what `target` names after revision `seen`, and the revision up to which that is all.
+    async def after(self, seen: int, chosen: Chosen) -> tuple[list[Told], int]:
+        """Changes of what was chosen after revision `seen`, and the revision up to which that is all.
 
         Raises `ExpiredError` when they are forgotten.
         """
-        async with self._reading:
-            await self._catch_up()
-        kind, namespace = target.kind.stored, target.namespace
+        if seen < self._store.changed.value > self._upto:
+            async with self._reading:
+                await self._catch_up()
         remembered = self._complete_after
         if seen < remembered:
-            events = await self._store.events(seen, _READ_MAX, kind, namespace)
-            upto = events[-1].revision if len(events) == _READ_MAX else remembered
-            return [_told(event) for event in events if event.revision <= upto], upto
+            changes = await self._store.changes(seen, _READ_MAX, chosen)
+            upto = changes[-1].revision if len(changes) == _READ_MAX else remembered
+            return [Told(change) for change in changes if change.revision <= upto], upto
         start = bisect.bisect_right(self._recent, seen, key=lambda told: told.revision)
-        found = [
-            told
-            for told in islice(self._recent, start, None)
-            if told.resource.kind == kind and namespace in ("", told.resource.metadata.namespace)
-        ]
+        found = [told for told in islice(self._recent, start, None) if _concerns(told.key, chosen)]
         return found, max(seen, self._upto)
 
     async def _catch_up(self) -> None:
@@ -91,13 +133,15 @@ class Feed:
             self._begin_again(newest)
         while self._upto < newest:
             try:
-                events = await self._store.events(self._upto, _READ_MAX)
+                changes = await self._store.changes(self._upto, _READ_MAX)
             except ExpiredError:
                 self._begin_again(newest)
                 return
-            for event in events:
-                self._remember(_told(event))
-            self._upto = events[-1].revision if events else newest
+            for change in changes:
+                self._remember(Told(change))
+            # A last page may hold what was committed since `newest` was read; the filtered out count, too.
+            last = changes[-1].revision if changes else 0
+            self._upto = last if len(changes) == _READ_MAX else max(newest, last)
 
     def _begin_again(self, revision: int) -> None:
         """Nobody watched for a while: remember from here on; who wants older changes reads the store."""
@@ -107,21 +151,34 @@ class Feed:
 
     def _remember(self, told: Told) -> None:
         self._recent.append(told)
-        self._bytes += len(told.line)
+        self._bytes += told.bytes
         while len(self._recent) > _FEED_CHANGES_MAX or self._bytes > _FEED_BYTES_MAX:
             oldest = self._recent.popleft()
-            self._bytes -= len(oldest.line)
+            self._bytes -= oldest.bytes
             self._complete_after = oldest.revision
+
+
+def _concerns(key: Key, chosen: Chosen) -> bool:
+    return (
+        key.kind == chosen.kind and chosen.namespace in ("", key.namespace) and chosen.name in ("", key.name)
+    )
 
 
 @dataclass(frozen=True)
 class Watch:
-    """What one client watches. `since` None: everything there is first, as ADDED."""
+    """What one client watches.
+
+    `since` None: everything there is first, as ADDED; `tells_end`: a bookmark says when that was all.
+    `seconds` None: for as long as the client likes.
+    """
 
     target: Target
-    matches: Matches | None
-    since: int | None
-    timeout_seconds: int | None
+    chosen: Chosen
+    selector: Selector
+    since: int | None = None
+    seconds: int | None = None
+    bookmarks: bool = False
+    tells_end: bool = False
 
 
 async def watching(store: Store, feed: Feed, clock: Clock, watch: Watch) -> AsyncIterator[bytes]:
@@ -134,67 +191,56 @@ async def watching(store: Store, feed: Feed, clock: Clock, watch: Watch) -> Asyn
         status = status_of(error)
         if not isinstance(error, TransomError):
             log.exception("watch failed", kind=watch.target.kind.name)
-        yield to_json({"type": "ERROR", "object": status}) + b"\n"
+        yield line("ERROR", to_json(status))
 
 
 async def _lines(store: Store, feed: Feed, clock: Clock, watch: Watch) -> AsyncIterator[bytes]:
-    ends = clock.monotonic() + (math.inf if watch.timeout_seconds is None else watch.timeout_seconds)
+    ends = clock.monotonic() + (math.inf if watch.seconds is None else watch.seconds)
     seen = watch.since
-    shown: dict[str, int] = {}
     if seen is None:
-        first = await first_page(store, watch.target)
-        seen = first.revision
-        async for resource in every(store, watch.target, first):
-            if int(resource.metadata.resource_version) > seen:
-                shown[resource.metadata.uid] = int(resource.metadata.resource_version)
-            seen_so = watch.target.kind.shown(resource)
-            if watch.matches is None or watch.matches(seen_so):
-                yield line("ADDED", seen_so)
+        seen = store.changed.value
+        async for text in _initial(store, watch, seen):
+            yield text
     told_at = clock.monotonic()
     while (now := clock.monotonic()) < ends:
-        changes, seen = await feed.after(seen, watch.target)
-        for change in changes:
-            # A resource that changed while the first ones were shown was shown as it is since then.
-            if change.revision > shown.get(change.resource.metadata.uid, 0):
-                yield _line_for(watch, change)
-                told_at = now
-        if now - told_at >= BOOKMARK_SECONDS:
+        changes, seen = await feed.after(seen, watch.chosen)
+        text = _told(watch, changes)
+        if text:
+            yield text
+            told_at = now
+        if watch.bookmarks and now - told_at >= BOOKMARK_SECONDS:
             yield _bookmark(watch.target, seen)
             told_at = now
         await store.changed.above(seen, min(BOOKMARK_SECONDS, ends - now))
+    if watch.bookmarks:
+        # Who watches on from here misses nothing and hears nothing twice.
+        yield _bookmark(watch.target, seen)
 
 
-def _line_for(watch: Watch, change: Told) -> bytes:
-    """The line for a watch: with a selector, what is not selected now is, for this client, deleted.
-
-    It may never have been selected; a client that does not have it has nothing to do.
-    """
-    shown = watch.target.kind.shown(change.resource)
-    if watch.matches is not None and not watch.matches(shown):
-        return line("DELETED", shown)
-    return change.line if shown is change.resource else line(change.event, shown)
-
-
-def _bookmark(target: Target, revision: int) -> bytes:
-    bookmark = {
-        "kind": target.kind.name,
-        "apiVersion": target.kind.api_version,
-        "metadata": {"resourceVersion": str(revision)},
-    }
-    return to_json({"type": "BOOKMARK", "object": bookmark}) + b"\n"
-
-
-async def first_page(store: Store, target: Target) -> Page:
-    """The first resources of a kind (of a tenant); the revision of all that `every` gives."""
-    return await store.page(target.kind.stored, target.namespace, most=_PAGE)
-
-
-async def every(store: Store, target: Target, first: Page) -> AsyncGenerator[Resource]:
-    """Every resource of a kind (of a tenant), page by page; what changes meanwhile may be in it already."""
-    page = first
+async def _initial(store: Store, watch: Watch, at: int) -> AsyncIterator[bytes]:
+    """Everything there is at a revision, and where that is asked for, that it was all."""
+    after: Key | None = None
     while True:
-        for resource in page.items:
-            yield resource
-        if page.more_after is None:
-            return
-        page = await store.page(target.kind.stored, target.namespace, most=_PAGE, after=page.more_after)
+        page = await store.snapshot(watch.chosen, at, after, _PAGE)
+        selector = watch.selector
+        bodies = [shown_as(watch.target.kind, row.body) for row in page.rows]
+        yield b"".join(line("ADDED", body) for body in bodies if not selector or selector(from_json(body)))
+        if not page.more:
+            break
+        after = page.rows[-1].key
+    if watch.tells_end and watch.bookmarks:
+        yield _bookmark(watch.target, at, {_INITIAL_EVENTS_END: "true"})
+
+
+def _told(watch: Watch, changes: list[Told]) -> bytes:
+    """What is to be sent for some changes, all at once."""
+    seen = (told.seen_as(watch.target.kind) for told in changes)
+    return b"".join(told.selected(watch.selector) if watch.selector else told.line for told in seen)
+
+
+def _bookmark(target: Target, revision: int, annotations: dict[str, str] | None = None) -> bytes:
+    metadata: JsonObject = {"resourceVersion": str(revision), "creationTimestamp": None}
+    if annotations:
+        metadata["annotations"] = annotations
+    kind = {"kind": target.kind.name, "apiVersion": target.kind.api_version}
+    return line("BOOKMARK", to_json({**kind, "metadata": metadata}))

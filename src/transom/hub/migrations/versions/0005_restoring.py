@@ -1,7 +1,7 @@
 """From where each change came, whom people's resources were made for, and what can be brought back.
 
 Revision ID: 0005
-Revises: 0003
+Revises: 0004
 """
 
 import json
@@ -13,7 +13,7 @@ from alembic import op
 from transom.hub.migrations import TEXT
 
 revision = "0005"
-down_revision = "0003"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 
