@@ -10,7 +10,7 @@ from transom.hub.config import HubConfig
 from transom.hub.regional import regional_controllers
 from transom.hub.service import running_hub
 from transom.model.own import OwnKinds
-from transom.processes.lifetime import collect_seldom, started, until_told_to_stop
+from transom.processes.lifetime import collect_seldom, open_many_files, started, until_told_to_stop
 from transom.runtime.clock import SystemClock
 from transom.runtime.config import load
 from transom.runtime.randomness import Randomness
@@ -26,6 +26,7 @@ async def run_hub(config_path: Path) -> None:
     """
     config = load(config_path, HubConfig)
     configure_logging("hub", config.log_level)
+    open_many_files()
     kinds = shipped_contexts(config.context_modules)
     own = OwnKinds(config.kind_modules, config_path.parent)
     catalog = shipped(own.kinds)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import resource
 import signal
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -15,6 +16,7 @@ log = get_logger(__name__)
 
 _TRY_SECONDS = 1.0
 _TELL_SECONDS = 60.0
+_FILES_MAX = 65_536
 
 
 @contextlib.asynccontextmanager
@@ -52,6 +54,17 @@ def collect_seldom() -> None:
     gc.collect()
     gc.freeze()  # what was loaded at the start stays anyhow
     gc.set_threshold(20_000, 20, 100)
+
+
+def open_many_files() -> None:
+    """Have this process open as many files as it may, as far as that is of use: connections are files.
+
+    What is set at first suits programs that call select(2), which knows 1024; nothing here does.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, _FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def until_told_to_stop() -> None:

@@ -1,7 +1,8 @@
 """Serving HTTP from inside a task group: cancelled means stopped, with nothing left behind.
 
-uvicorn speaks HTTP; this module decides what it may do: no signal handlers, no access log, heads of a
-bounded size, no plain HTTP beyond this machine. Used by the hub's API, a region's log and its gateway.
+uvicorn speaks HTTP/1.1; this module decides what it may do: no signal handlers, no access log, heads of a
+bounded size, heads, bodies and answers within a bounded time, no plain HTTP beyond this machine. `accepting`
+takes the connections in. Used by the hub's API, a region's log and a gateway's metrics.
 """
 
 import asyncio
@@ -11,12 +12,14 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Generator, MutableMapping
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from transom.model.errors import InvalidError, Problem
+from transom.runtime.accepting import Greeter, HttpLimits, Room
+from transom.runtime.clock import SystemClock
 from transom.runtime.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -28,10 +31,14 @@ Send = Callable[[AsgiMessage], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _HEAD_BYTES_MAX = 64 * 1024
-_CONNECTIONS_MAX = 4096
 _BACKLOG = 1024
 _KEEP_ALIVE_SECONDS = 75  # longer than clients keep theirs, so that they never send into a closing connection
 _STOP_SECONDS = 2
+_LIMITS = HttpLimits()
+_TOO_SLOW = (
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 27\r\n\r\n"
+    b"The request took too long.\n"
+)
 
 
 def is_loopback(host: str) -> bool:
@@ -59,6 +66,7 @@ async def serve(
     *,
     tls: ssl.SSLContext | None = None,
     ready: Callable[[int], None] | None = None,
+    limits: HttpLimits = _LIMITS,
 ) -> None:
     """Serve `app` until cancelled. `ready` is called with the port (a free one for 0) once it accepts.
 
@@ -70,7 +78,7 @@ async def serve(
     leaving = asyncio.Event()
     config = uvicorn.Config(
         _told_to_leave(app, leaving),
-        http=_BoundedHeads,
+        http=_Connection,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -78,14 +86,12 @@ async def serve(
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=_CONNECTIONS_MAX,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
     config.load()
-    config.ssl = tls
-    server = _Server(config, leaving)
-    running = asyncio.create_task(server.serve(sockets=[listener]), name=f"http {port}")
+    server = _Server(config, leaving, listener, tls, limits)
+    running = asyncio.create_task(server.serve(), name=f"http {port}")
     try:
         if ready is not None:
             ready(listener.getsockname()[1])
@@ -97,6 +103,7 @@ async def serve(
         finally:
             for connection in list(server.server_state.connections):
                 connection.transport.abort()
+            await server.ended()
 
 
 async def _ended(running: asyncio.Task[None]) -> None:
@@ -182,14 +189,51 @@ async def _first(receive: Receive, leaving: asyncio.Event) -> AsgiMessage:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, leaving: asyncio.Event) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        leaving: asyncio.Event,
+        listener: socket.socket,
+        tls: ssl.SSLContext | None,
+        limits: HttpLimits,
+    ) -> None:
         super().__init__(config)
         self._leaving = leaving
+        self._listener = listener
+        self._tls = tls
+        self._limits = limits
+        self._room = Room(limits.connections_max)
+        self._greeter: Greeter | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections."""
+        del sockets
+        self._greeter = Greeter(self._listener, self._connection, self._tls, self._room, self._limits)
+        self.servers = cast("list[asyncio.base_events.Server]", [self._greeter])
+        self.started = True
+
+    async def ended(self) -> None:
+        """Until no connection is being accepted any more."""
+        self._listener.close()
+        if self._greeter is not None:
+            self._greeter.close()
+            await self._greeter.wait_closed()
+
+    def _connection(self, through: Callable[[], None]) -> asyncio.Protocol:
+        made = _Connection(self.config, self.server_state, {})
+        made.through, made.room, made.limits = through, self._room, self._limits
+        return made
 
     async def main_loop(self) -> None:
-        """Sleep until it is time to leave; once a second the Date header needs a look at the clock."""
+        """Sleep until it is time to leave; once a second the Date header needs a look at the clock, and those
+        who take too long to be told.
+        """
         while not self._leaving.is_set():
             await self.on_tick(0)
+            now = SystemClock.monotonic()
+            for connection in tuple(cast("set[_Connection]", self.server_state.connections)):
+                if connection.deadline <= now:
+                    connection.expired()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1):
                     await self._leaving.wait()
@@ -200,11 +244,52 @@ class _Server(uvicorn.Server):
         yield
 
 
-class _BoundedHeads(HttpToolsProtocol):
-    """Refuses a request whose line and headers are over 64 KiB, before they fill the memory."""
+class _Connection(HttpToolsProtocol):
+    """Refuses a request whose line and headers are over 64 KiB, before they fill the memory, and who takes
+    longer than the limits for a head, a body, or to take an answer.
+    """
+
+    through: Callable[[], None]
+    room: Room
+    limits: HttpLimits
 
     _head_bytes = 0
     _in_head = False
+    _asked = float("inf")
+    """When what the client is sending must be here."""
+    _taken = float("inf")
+    """When it must have taken some of what it is sent."""
+
+    @property
+    def deadline(self) -> float:
+        """When its client has taken too long, in monotonic seconds."""
+        return min(self._asked, self._taken)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client, its handshake done."""
+        super().connection_made(transport)
+        self._asked = SystemClock.monotonic() + self.limits.head_seconds
+        self.through()
+        self.room.enter(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        super().connection_lost(exc)
+        self.room.leave(self)
+
+    def cut(self) -> None:
+        """Close it now, for one that is more likely to ask something."""
+        self.transport.abort()
+
+    def expired(self) -> None:
+        """Its time is up: it is closed, and cut off a moment later. Who has sent half a head is told."""
+        if self.transport.is_closing():
+            self.transport.abort()
+            return
+        if self._in_head:
+            self.transport.write(_TOO_SLOW)
+        self._asked = 0.0
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and count what it takes before a head is complete."""
@@ -217,9 +302,35 @@ class _BoundedHeads(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A head begins."""
         self._in_head, self._head_bytes = True, 0
+        self._asked = SystemClock.monotonic() + self.limits.head_seconds
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """The head is complete."""
         self._in_head = False
+        self._asked = SystemClock.monotonic() + self.limits.body_seconds
+        self.room.busy(self)
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The body is complete."""
+        self._asked = float("inf")
+        super().on_message_complete()
+        if self.cycle.response_complete:
+            self.room.idle(self)
+
+    def on_response_complete(self) -> None:
+        """It is answered, and may go if somebody needs its place."""
+        super().on_response_complete()
+        if not self.pipeline and self.cycle.response_complete and self._asked == float("inf"):
+            self.room.idle(self)
+
+    def pause_writing(self) -> None:
+        """The client does not take its answer."""
+        self._taken = SystemClock.monotonic() + self.limits.take_seconds
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """It took some."""
+        self._taken = float("inf")
+        super().resume_writing()
