@@ -13,6 +13,7 @@ import msgspec
 from hub_parts import CLOCK, open_store
 from tls_parts import TRUST
 from transom.client.hub import HubClient
+from transom.hub.access.limits import LimitsConfig
 from transom.hub.api.app import hub_api
 from transom.hub.store import Store
 from transom.model.resources import JsonObject
@@ -71,6 +72,7 @@ async def served(
     folder: Path,
     states: Callable[[], Iterable[WorkerState]] = list,
     contexts: Callable[[Store], Any] = lambda _store: None,
+    limits: LimitsConfig | None = None,
 ):
     """The API over a store with tenant acme and regions ap, eu, us."""
     connector = aiohttp.TCPConnector(ssl=TRUST.client)
@@ -82,6 +84,7 @@ async def served(
             states=states,
             clock=CLOCK,
             contexts=contexts(store),
+            limits=limits,
         )
         ports: asyncio.Queue[int] = asyncio.Queue()
         async with asyncio.TaskGroup() as group:
