@@ -31,6 +31,7 @@ VERBS = {
     "regions": ("inspect", "The roads to every region: reachable, how far behind, how old what it knows."),
     "processes": ("inspect", "The hub's own processes, and what each of them does."),
     "keys": ("keys", "Make, list and revoke API keys."),
+    "auth": ("auth", "Who you are to the hub, what you may do, and keys to the hub itself."),
     "contexts": ("contexts", "What regions are told, and what guards hold back: show, freeze, allow."),
     "kubeconfig": ("kubeconfig", "How kubectl, and what else reads a kubeconfig, finds the hub."),
     "version": ("inspect", "Which release this is, and which the hub is."),

@@ -237,6 +237,12 @@ class HubClient:
         wanted = {"kind": kind.name, "tenant": tenant, "name": name, "revision": revision, "why": why}
         return msgspec.json.decode(await self._ask("POST", "/hub/contexts/restore", body=to_json(wanted)))
 
+    async def review(self, group: str, kind: str, spec: JsonObject) -> JsonObject:
+        """Ask about rights: the review, with the answer as its status."""
+        asked = {"apiVersion": f"{group}/v1", "kind": kind, "spec": spec}
+        path = f"/apis/{group}/v1/{kind.lower()}s"
+        return msgspec.json.decode(await self._ask("POST", path, {}, to_json(asked)))
+
     async def version(self) -> JsonObject:
         """Which release the hub is."""
         return msgspec.json.decode(await self._ask("GET", "/version"))
