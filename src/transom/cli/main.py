@@ -27,6 +27,8 @@ VERBS = {
     "wait": ("wait", "Wait until a resource is ready, or gone."),
     "history": ("history", "Who changed a resource, when, from where, why, and what."),
     "diff": ("history", "What is different between two generations of a resource."),
+    "restore": ("undo", "Bring back what was deleted, with all that went with it."),
+    "purge": ("undo", "Keep nothing of what was deleted, so that it cannot be brought back."),
     "layers": ("inspect", "The kinds, and the floor each stands on."),
     "regions": ("inspect", "The roads to every region: reachable, how far behind, how old what it knows."),
     "processes": ("inspect", "The hub's own processes, and what each of them does."),

@@ -202,6 +202,24 @@ class HubClient:
         query = {"from": str(first), "to": str(last or "")}
         return msgspec.json.decode(await self._ask("GET", _path(kind, tenant, name) + "/diff", query))
 
+    async def restore(
+        self, kind: Kind, name: str, tenant: str = "", why: str = "", *, dry_run: bool = False
+    ) -> JsonObject:
+        """Bring back what was deleted and what went with it; see `hub.api.undo`."""
+        return await self._undo("restore", kind, name, tenant, why, dry_run=dry_run)
+
+    async def purge(
+        self, kind: Kind, name: str, tenant: str = "", why: str = "", *, dry_run: bool = False
+    ) -> JsonObject:
+        """Keep nothing of what was deleted, so that it cannot be brought back; see `hub.api.undo`."""
+        return await self._undo("purge", kind, name, tenant, why, dry_run=dry_run)
+
+    async def _undo(
+        self, verb: str, kind: Kind, name: str, tenant: str, why: str, *, dry_run: bool
+    ) -> JsonObject:
+        query = {"why": why, "dryRun": "All" if dry_run else ""}
+        return msgspec.json.decode(await self._ask("POST", f"{_path(kind, tenant, name)}/{verb}", query))
+
     # --- the hub itself ---
 
     async def layers(self) -> list[JsonObject]:

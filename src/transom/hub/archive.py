@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from transom.hub.changes import Actor, Change, Held, Wanted, without_finalizer
+from transom.hub.restoring import REPORT_VERSION, has_reported
 from transom.hub.store import Store
 from transom.logs.protocol import Entry, Log, TopicPartition
 from transom.logs.records import from_entry
@@ -37,10 +38,6 @@ log_event = get_logger(__name__)
 
 _WAIT_SECONDS = 30.0
 _BATCH = 1000
-
-REPORT_VERSION = "reportVersion"
-"""The field of a status that holds the version of the report it came from."""
-
 
 _ORIGIN = "transom.dev/region"
 """The label that names the region which brought a resource forth."""
@@ -120,9 +117,10 @@ def zone_reported(kind: Kind, record: Record, zone: str, status: JsonObject, reg
             zones.pop(zone, None)  # the zone has nothing to do with it any more
         else:
             zones[zone] = reported
-        folded = kind.fold_zones(held, zones) if kind.fold_zones else {}
+        heard = {name: status for name, status in zones.items() if has_reported(status)}
+        folded = kind.fold_zones(held, heard) if kind.fold_zones else {}
         after = held.with_status({**folded, "zones": zones})
-        return without_finalizer(after, REGION) if held.deleting and _all_terminated(held, zones) else after
+        return without_finalizer(after, REGION) if held.deleting and _all_terminated(held, heard) else after
 
     return wanted
 

@@ -53,8 +53,8 @@ class Change:
     is older than that, and must not bring it back (invariant 2). `trace` is its traceparent, if it has one.
 
     `propagation` is for deletions (`hub.ownership`). `gone` names resources, by key and uid, that must not
-    live any more, or this change is refused: it follows from their end.
-    `dry_run`: evaluated with all that any other change is, and not stored.
+    live any more, or this change is refused: it follows from their end. `revives` is what was deleted and
+    comes back (`hub.restoring`). `dry_run`: evaluated with all that any other change is, and not stored.
     """
 
     key: Key
@@ -64,6 +64,7 @@ class Change:
     outdated: Callable[[Resource], bool] | None = None
     trace: str = ""
     propagation: str = ""
+    revives: Resource | None = None
     gone: tuple[tuple[Key, str], ...] = ()
     dry_run: bool = False
 

@@ -50,6 +50,7 @@ class HubConfig(Config):
     of contexts, `kind_modules` those whose list `KINDS` names further kinds (`model.own`): what can be
     imported, or a file that ends in ".py".
     People come in with tokens of the issuers in `oidc`; `limits` bounds what callers ask.
+    For `retention_days` the history is kept, and what was deleted can be brought back.
     """
 
     data: Path = Path()
@@ -71,6 +72,7 @@ class HubConfig(Config):
     limits: LimitsConfig = LimitsConfig()
     sweep_seconds: float = Field(default=600.0, ge=1.0)
     clean_seconds: float = Field(default=60.0, ge=1.0)
+    retention_days: float = Field(default=30.0, ge=1.0, le=36_500.0)
     trust: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None

@@ -9,7 +9,9 @@ Next on the data's way: `garbage` carries it out.
 from collections.abc import Sequence
 
 from transom.model.errors import InvalidError, Problem, ProtectedError
-from transom.model.resources import API_GROUP, Resource
+from transom.model.kinds import Catalog
+from transom.model.names import Key
+from transom.model.resources import API_GROUP, OwnerReference, Resource
 
 BACKGROUND, FOREGROUND, ORPHAN = "Background", "Foreground", "Orphan"
 """How a deletion spreads (`propagationPolicy`); "" leaves the finalizers as they are."""
@@ -21,6 +23,8 @@ ORPHANS_DEPENDENTS = "orphan"
 PROTECTED = f"{API_GROUP}/protected"
 """The label that forbids deletion where its value is "true"."""
 
+GARBAGE_FINALIZERS = frozenset({WAITS_FOR_DEPENDENTS, ORPHANS_DEPENDENTS})
+
 _FINALIZERS = {FOREGROUND: WAITS_FOR_DEPENDENTS, ORPHAN: ORPHANS_DEPENDENTS}
 
 
@@ -31,8 +35,18 @@ def finalizers_for(propagation: str, finalizers: Sequence[str]) -> list[str]:
     if propagation not in (BACKGROUND, FOREGROUND, ORPHAN):
         wrong = f"{propagation!r} is none of {BACKGROUND}, {FOREGROUND} and {ORPHAN}"
         raise InvalidError("the deletion", [Problem("propagationPolicy", wrong)])
-    others = [name for name in finalizers if name not in _FINALIZERS.values()]
+    others = [name for name in finalizers if name not in GARBAGE_FINALIZERS]
     return [*others, _FINALIZERS[propagation]] if propagation in _FINALIZERS else others
+
+
+def owner_key(catalog: Catalog, reference: OwnerReference, namespace: str) -> Key | None:
+    """The resource that `reference` in a resource of `namespace` names; None when its kind is not known here,
+    and nobody can say whether it is there.
+    """
+    kind = next((each for each in catalog if each.name == reference.kind), None)
+    if kind is None or kind.group != reference.api_version.rpartition("/")[0]:
+        return None
+    return Key(kind.name, namespace if kind.namespaced else "", reference.name)
 
 
 def is_protected(resource: Resource) -> bool:

@@ -179,12 +179,16 @@ class Store:
         *,
         reader: str = "",
         offsets: Mapping[TopicPartition, int] | None = None,
+        together: bool = False,
+        rehearsed: bool = False,
     ) -> list[Held | TransomError]:
         """Make changes in one transaction, each for itself: one that is refused leaves the others alone.
 
-        With `reader` and `offsets`, remember in the same transaction how far the hub's log was read.
+        With `reader` and `offsets`, remember in the same transaction how far the hub's log was read. Those
+        made `together` are all made or none of them; of those `rehearsed` none, whatever comes of it.
         """
-        job = Job(tuple(changes), reader, dict(offsets or {}), self.leases, tracing.current.get())
+        at, trace = dict(offsets or {}), tracing.current.get()
+        job = Job(tuple(changes), reader, at, self.leases, trace, together, rehearsed)
         committed = await self._commits.submit(job)
         _, since, revision, regions, kinds = committed
         self.levels.committed(News(self.epoch, since, revision, kinds, regions))

@@ -3,9 +3,9 @@
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Select, case, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Select, case, delete, exists, func, select, update
 
-from transom.hub.store_schema import counter, history
+from transom.hub.store_schema import counter, history, resources
 from transom.model.errors import ExpiredError, NotFoundError
 from transom.model.names import Key
 from transom.model.resources import Resource, from_json
@@ -76,13 +76,24 @@ def _named(key: Key) -> tuple[ColumnElement[bool], ...]:
 def prune(db: Connection, status_before: str, all_before: str) -> None:
     """See `Store.prune_history`."""
     old = (history.c.at < all_before) | (history.c.described.is_(False) & (history.c.at < status_before))
+    # What can be brought back comes back as it was when its deletion was asked for, however long that took.
+    needed = exists().where(
+        resources.c.kind == history.c.kind,
+        resources.c.namespace == history.c.namespace,
+        resources.c.name == history.c.name,
+        resources.c.deleted_at.is_not(None),
+    )
+    old &= ~(history.c.described & needed)
     newest = db.execute(select(func.max(history.c.revision)).where(old)).scalar()
     if newest is not None:
         db.execute(delete(history).where(old))
-        # Never back: what an earlier pruning took may be newer than what this one takes.
-        held = counter.c.pruned_revision
-        pruned = case((held > newest, held), else_=newest + 1)
-        db.execute(update(counter).values(pruned_revision=pruned))
+        db.execute(update(counter).values(pruned_revision=forgotten_upto(newest)))
+
+
+def forgotten_upto(revision: int) -> ColumnElement[int]:
+    """The value of `pruned_revision` when changes up to `revision` are forgotten; it never goes back."""
+    held = counter.c.pruned_revision
+    return case((held > revision, held), else_=revision + 1)
 
 
 def _events(db: Connection, query: Select[Any]) -> list[Event]:

@@ -15,6 +15,8 @@ from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError
 
 from transom.hub.changes import Actor, Change, Held, cause_of, evaluate
+from transom.hub.ownership import owner_key
+from transom.hub.restoring import revived
 from transom.hub.store_counter import locked_revision
 from transom.hub.store_duties import fenced, lost
 from transom.hub.store_engine import Transactions, contains, is_storable, put
@@ -47,7 +49,8 @@ _USERS_NAMED_MAX = 3
 
 class Job(NamedTuple):
     """What one caller of `Store.write_all` wants: changes, and how far `reader` has read; all of it only as
-    long as the caller holds `leases`. `trace` is that of changes which have none of their own.
+    long as the caller holds `leases`. `trace` is that of changes which have none of their own. `together`:
+    when one is refused, none is made. `rehearsed`: none is made, and the outcomes are those there would be.
     """
 
     changes: tuple[Change, ...]
@@ -55,6 +58,8 @@ class Job(NamedTuple):
     offsets: dict[TopicPartition, int]
     leases: frozenset[Lease] = frozenset()
     trace: str = ""
+    together: bool = False
+    rehearsed: bool = False
 
 
 class Committed(NamedTuple):
@@ -128,7 +133,11 @@ class _Batch:
         buried = self._buried.get(change.key)
         if held is None and buried is not None and change.outdated and change.outdated(buried):
             return None
-        after = evaluate(kind, held, change, self._uids.uid(), self.now)
+        if change.revives is not None:
+            after = revived(kind, held, buried, change)
+            self._check_owners(after)
+        else:
+            after = evaluate(kind, held, change, self._uids.uid(), self.now)
         if after is held:
             return held
         if after is not None and (held is None or held.spec != after.spec):
@@ -149,7 +158,7 @@ class _Batch:
         """Give the quotas that count what was accepted their new status."""
         for key, status in self.quotas.moved():
             kind, held = self._catalog[key.kind], self._get(key)
-            if held is not None:
+            if held is not None and held.status != status:
                 actor = Actor(kind.status_owner, kind.status_owner)
                 self._accept(Accepted(kind, held, held.with_status(status), actor, "", ""))
 
@@ -170,6 +179,15 @@ class _Batch:
         for key, held in islice(there, most):
             kind = self._catalog[key.kind]
             self._accept(Accepted(kind, held, None, Actor(kind.owner, "hub"), why, ""))
+
+    def undo(self, begun: int) -> None:
+        """Have what was accepted after the first `begun` changes never been asked for."""
+        while len(self.accepted) > begun:
+            undone = self.accepted.pop()
+            self._held[undone.last.key] = undone.before
+            self.quotas.admit(undone.kind, undone.after, undone.before)
+            if undone.before is None:
+                self._crowds.left(undone.last.key)
 
     def _get(self, key: Key) -> Held:
         self.load([key])
@@ -204,6 +222,22 @@ class _Batch:
             held = self._get(key)
             if held is not None and held.metadata.uid == uid and not held.deleting:
                 raise ConflictError(f"{change.key} stays: {key}, for which it was made, is there")
+
+    def _check_owners(self, after: Resource) -> None:
+        """What comes back for nobody would be collected at once."""
+        owners = after.metadata.owner_references
+        keys = [owner_key(self._catalog, owner, after.metadata.namespace) for owner in owners]
+        self.load(key for key in keys if key is not None)
+        lives = [
+            key is None or ((held := self._held[key]) is not None and held.metadata.uid == owner.uid)
+            for key, owner in zip(keys, owners, strict=True)
+        ]
+        if owners and not any(lives):
+            gone = owners[0]
+            raise ConflictError(
+                f"{after.key} was made for {gone.kind} {gone.name!r} (uid {gone.uid}), which is gone; "
+                f"bring that back, and this comes with it"
+            )
 
     def _check_guards(self, kind: Kind, key: Key) -> None:
         """A tenant with resources, or a region that has deployments or is named anywhere, is not deleted."""
@@ -275,9 +309,7 @@ def commit(
         keys = [change.key for job in allowed.values() for change in job.changes]
         batch.load(keys)
         batch.quotas.load(key.namespace for key in keys)
-        outcomes = {
-            at: [_outcome(batch, change, job.trace) for change in job.changes] for at, job in allowed.items()
-        }
+        outcomes = {at: _outcomes(batch, job) for at, job in allowed.items()}
         batch.settle()
         if batch.accepted:
             write_rows(db, batch.accepted, batch.first, batch.now, randomness)
@@ -289,6 +321,15 @@ def commit(
     committed = writer.run(work)
     step("store.committed")
     return committed
+
+
+def _outcomes(batch: _Batch, job: Job) -> list[Held | TransomError]:
+    begun = len(batch.accepted)
+    outcomes = [_outcome(batch, change, job.trace) for change in job.changes]
+    refused = [each for each in outcomes if isinstance(each, TransomError)] if job.together else []
+    if refused or job.rehearsed:
+        batch.undo(begun)
+    return [refused[0] for _ in outcomes] if refused else outcomes
 
 
 def _outcome(batch: _Batch, change: Change, trace: str) -> Held | TransomError:

@@ -19,6 +19,7 @@ from transom.hub.network import RoadNetwork
 from transom.hub.relay import Relay
 from transom.hub.shards import COUNT, Shards
 from transom.hub.store import Store
+from transom.hub.undeletion import purge_expired
 from transom.logs.protocol import Log
 from transom.model.contexts import ContextKinds
 from transom.model.errors import UnreachableError
@@ -31,8 +32,8 @@ from transom.runtime.tasks import Workers
 
 ROADS = "roads"
 
-_STATUS_HISTORY_SECONDS = 86_400.0
-_HISTORY_SECONDS = 30 * 86_400.0
+_DAY_SECONDS = 86_400.0
+_STATUS_HISTORY_SECONDS = _DAY_SECONDS
 
 
 class RoadsHere:
@@ -149,7 +150,7 @@ class Works:
 
     @contextlib.asynccontextmanager
     async def keep_tidy(self, lease: Lease) -> AsyncGenerator[None]:
-        """The log is cleaned and old history forgotten, now and then, inside the block."""
+        """The log is cleaned, and what was kept long enough purged, now and then, inside the block."""
         store = self._under(lease)
 
         async def tidy() -> None:
@@ -157,8 +158,10 @@ class Works:
                 await self.clock.sleep(self.randomness.jitter(self.config.clean_seconds))
                 await self.clean()
                 now = self.clock.wall()
-                long_ago = rfc3339(now - _STATUS_HISTORY_SECONDS), rfc3339(now - _HISTORY_SECONDS)
-                await store.prune_history(*long_ago)
+                days = self.config.retention_days
+                kept_since = rfc3339(now - days * _DAY_SECONDS)
+                await purge_expired(store, kept_since, days, self.clock)
+                await store.prune_history(rfc3339(now - _STATUS_HISTORY_SECONDS), kept_since)
                 await forget_fleeting(store, self.clock)
 
         async with self.workers.running("housekeeping", tidy):

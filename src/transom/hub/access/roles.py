@@ -15,9 +15,9 @@ READING = ("get", "list", "watch")
 WRITING = ("create", "update", "patch", "delete", "deletecollection")
 REVIEWS = "authorization.k8s.io"
 
-SUBRESOURCES = ("diff", "history", "status")
-"""What a resource has beside itself. A role that may read it may read them; `status` is written by the rules
-of the kind (`Kind.status_owner`)."""
+SUBRESOURCES = ("diff", "history", "restore", "status")
+"""What a resource has beside itself. A role that may read it may read them, and one that may write it may
+restore it; `status` is written by the rules of the kind (`Kind.status_owner`). To purge is the operators'."""
 
 ANYONE = (
     Rule(("create",), (REVIEWS,), ("selfsubjectaccessreviews", "selfsubjectrulesreviews")),

@@ -30,6 +30,7 @@ from transom.hub.api.query import in_time
 from transom.hub.api.resources import Resources
 from transom.hub.api.reviews import VIRTUAL, Reviews
 from transom.hub.api.served import served_of
+from transom.hub.api.undo import Undo
 from transom.hub.store import Store
 from transom.model.errors import TransomError
 from transom.model.kinds import Catalog
@@ -68,7 +69,7 @@ def hub_api(
     """
     table = AccessTable(store)
     gate = Gate(table)
-    resources, lists = Resources(store), Lists(store, clock)
+    resources, lists, undo = Resources(store), Lists(store, clock), Undo(store, clock)
     pages = _Pages(store.catalog, roads)
     served = [*VIRTUAL, *(served_of(kind) for kind in store.catalog.faces)]
     there = elsewhere.or_there if elsewhere else _here
@@ -85,7 +86,11 @@ def hub_api(
             *about_processes,
             *about_contexts,
             *Reviews(gate).routes(),
-            *(route for root in _ROOTS for route in _routes(root, resources, lists, store.catalog, gate)),
+            *(
+                route
+                for root in _ROOTS
+                for route in _routes(root, resources, lists, undo, store.catalog, gate)
+            ),
         ],
         # The last is for faults of ours: the server logs them, with their trace, once they are answered.
         exception_handlers=dict.fromkeys((*REFUSALS, HTTPException, TransomError, Exception), refuse),
@@ -115,7 +120,9 @@ _ROOTS = ("/apis/{group}/{version}", "/api/{version}")
 Verb = Callable[[Request, Target], Awaitable[Response]]
 
 
-def _routes(root: str, resources: Resources, lists: Lists, catalog: Catalog, gate: Gate) -> Iterator[Route]:
+def _routes(
+    root: str, resources: Resources, lists: Lists, undo: Undo, catalog: Catalog, gate: Gate
+) -> Iterator[Route]:
     """A kind's routes; each method at its own, so that the wrong one gets 405."""
     many: dict[str, Verb] = {
         "GET": lists.list_or_watch,
@@ -135,6 +142,8 @@ def _routes(root: str, resources: Resources, lists: Lists, catalog: Catalog, gat
         yield _by_method(f"{path}/{{name}}/status", status, catalog, gate, "status")
         yield _by_method(f"{path}/{{name}}/history", {"GET": resources.history}, catalog, gate, "history")
         yield _by_method(f"{path}/{{name}}/diff", {"GET": resources.diff}, catalog, gate, "diff")
+        yield _by_method(f"{path}/{{name}}/restore", {"POST": undo.restore}, catalog, gate, "restore")
+        yield _by_method(f"{path}/{{name}}/purge", {"POST": undo.purge}, catalog, gate, "purge")
 
 
 def _by_method(

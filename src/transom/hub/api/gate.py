@@ -19,6 +19,7 @@ from transom.hub.access.table import BINDINGS, AccessTable
 from transom.hub.api.paths import Target
 from transom.hub.changes import Held, Wanted
 from transom.model.errors import ForbiddenError, NotFoundError, UnreachableError
+from transom.model.kinds import Kind
 from transom.model.names import Key
 from transom.model.resources import to_json
 from transom.runtime.http import Scope
@@ -116,6 +117,16 @@ def guarded(request: Request, key: Key, wanted: Wanted) -> Wanted:
         return after
 
     return unless_new
+
+
+def require_creating(request: Request, kind: Kind, key: Key) -> None:
+    """Raise `ForbiddenError` unless the caller may create `key`, which comes along with what was asked for."""
+    gate, _ = request.scope[_GATE]
+    caller = caller_of(request)
+    tenant = key.name if is_tenant(kind) else key.namespace
+    asked = Asked("create", kind.group, kind.plural, "", tenant, key.name)
+    if gate.rights.decide(caller, asked) is not Decision.ALLOWED:
+        raise ForbiddenError(refusal(caller, asked))
 
 
 def asked_of(request: Request, target: Target, subresource: str) -> Asked:

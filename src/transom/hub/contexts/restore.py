@@ -30,7 +30,7 @@ from transom.model.resources import JsonObject, Resource
 
 RESTRICTING = {"ApiKey": "revoked", "Tenant": "suspended"}
 """The fields of specs that take rights away: true stays true."""
-GONE_FOR_GOOD = frozenset({"ApiKey"})
+GONE_FOR_GOOD = frozenset({"ApiKey", "HubKey"})
 """Kinds whose deleted resources are not made again: deleting a key is how it was taken away."""
 
 _PAGE = 200
