@@ -131,7 +131,8 @@ def _write_owners(db: Connection, accepted: Iterable[Accepted]) -> None:
     told: dict[Key, Resource] = {}
     for change in accepted:
         before = change.before.metadata.owner_references if change.before else None
-        if change.kind.owner == PEOPLE and change.after and change.after.metadata.owner_references != before:
+        lasts = change.kind.owner == PEOPLE and not change.kind.fleeting
+        if lasts and change.after and change.after.metadata.owner_references != before:
             told[change.after.key] = change.after
     keys = [str(key) for key in told]
     for at in range(0, len(keys), _KEYS_A_QUERY):

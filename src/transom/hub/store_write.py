@@ -15,12 +15,13 @@ from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError
 
 from transom.hub.changes import Actor, Change, Held, cause_of, evaluate
-from transom.hub.ownership import owner_key
+from transom.hub.ownership import ORPHAN, PROTECTED, owner_key
 from transom.hub.restoring import revived
 from transom.hub.store_counter import locked_revision
 from transom.hub.store_duties import fenced, lost
 from transom.hub.store_engine import Transactions, contains, is_storable, put
 from transom.hub.store_fleeting import Crowds, fleeting_of, names_of
+from transom.hub.store_owned import protected_below
 from transom.hub.store_quotas import Quotas
 from transom.hub.store_rows import Accepted, write_rows
 from transom.hub.store_schema import positions, resources
@@ -30,6 +31,7 @@ from transom.model.errors import (
     ConflictError,
     InvalidError,
     Problem,
+    ProtectedError,
     TransomError,
 )
 from transom.model.kinds import PEOPLE, Catalog, Kind
@@ -144,6 +146,7 @@ class _Batch:
             self._check_references(kind, after, held)
         if after is None or after.deleting:
             self._check_guards(kind, change.key)
+            self._check_cascade(change, held)
         after = self.quotas.admit(kind, held, after, dry_run=change.dry_run)
         if change.dry_run:
             return after
@@ -222,6 +225,17 @@ class _Batch:
             held = self._get(key)
             if held is not None and held.metadata.uid == uid and not held.deleting:
                 raise ConflictError(f"{change.key} stays: {key}, for which it was made, is there")
+
+    def _check_cascade(self, change: Change, held: Held) -> None:
+        """What is protected is not deleted with what it was made for either."""
+        if held is None or held.deleting or change.propagation == ORPHAN:
+            return
+        found = protected_below(self._db, held, self._get)
+        if found is not None:
+            raise ProtectedError(
+                f"{change.key} cannot be deleted: {found}, which was made for it, is protected by its label "
+                f"{PROTECTED}; take that label away first, or let it go (propagationPolicy {ORPHAN})"
+            )
 
     def _check_owners(self, after: Resource) -> None:
         """What comes back for nobody would be collected at once."""

@@ -15,6 +15,7 @@ from transom.hub.config import HubConfig
 from transom.hub.contexts.service import Contexts
 from transom.hub.duties import keeping_its_fence
 from transom.hub.fleeting import forget_fleeting
+from transom.hub.garbage import GarbageCollector
 from transom.hub.network import RoadNetwork
 from transom.hub.relay import Relay
 from transom.hub.shards import COUNT, Shards
@@ -112,6 +113,7 @@ class Works:
             ROADS: self.keep_roads,
             "relay": self.relay,
             "housekeeping": self.keep_tidy,
+            "garbage": self.collect_garbage,
             **{f"controllers {number}": partial(self._controllers, number) for number in range(COUNT)},
         }
 
@@ -165,6 +167,13 @@ class Works:
                 await forget_fleeting(store, self.clock)
 
         async with self.workers.running("housekeeping", tidy):
+            yield
+
+    @contextlib.asynccontextmanager
+    async def collect_garbage(self, lease: Lease) -> AsyncGenerator[None]:
+        """What was made for what is gone goes, too, inside the block."""
+        collector = GarbageCollector(self._under(lease), self.clock, self.randomness)
+        async with self.workers.running("garbage", collector.run):
             yield
 
     @contextlib.asynccontextmanager
