@@ -19,6 +19,7 @@ from store_world import (
 )
 
 from transom.hub import store_deleted
+from transom.hub.archive import change_for
 from transom.hub.changes import (
     deleting,
     dropping_finalizer,
@@ -31,7 +32,9 @@ from transom.hub.store import Store
 from transom.hub.undeletion import purge, purge_expired, restore
 from transom.model.errors import ConflictError, ExistsError, ExpiredError, ForbiddenError, InvalidError
 from transom.model.names import Key
-from transom.model.resources import Metadata, OwnerReference, Resource
+from transom.model.records import Record
+from transom.model.resources import Metadata, OwnerReference, Resource, to_json
+from transom.model.version import Version
 from transom.runtime.clock import ManualClock, rfc3339
 
 pytestmark = pytest.mark.usefixtures("each_engine")
@@ -74,7 +77,7 @@ async def unwind(store: Store) -> tuple[Resource, Resource]:
         WEB, {"metadata": {"labels": {"a": "b"}, "finalizers": [*made.metadata.finalizers, "x/y"]}}
     )
     asked = await store.write(people(made, labelled))
-    status = {"zones": {"a": {"reportVersion": "5-3-eu/a", "ready": 1, "terminated": True}}}
+    status = {"zones": {"a": {"reportVersion": "5.3.eu/a", "ready": 1, "terminated": True}}}
     uid = child.metadata.uid
     await store.write(by(REGION, WEB_EU, setting_status(WEB_EU, uid, status)))
     await store.write(people(made, deleting(WEB)))
@@ -107,7 +110,23 @@ async def test_no_status_of_before_is_taken_as_of_now(store: Store) -> None:
     await unwind(store)
     back, regional_back = (await restore(store, WEB, PEOPLE, "")).back
     assert back.status == {}
-    assert regional_back.status == {"zones": {"a": {"reportVersion": "5-3-eu/a"}}}
+    assert regional_back.status == {"zones": {"a": {"reportVersion": "5.3.eu/a"}}}
+
+
+async def test_what_a_zone_said_before_counts_no_more_when_it_is_heard_again(store: Store) -> None:
+    _, child = await unwind(store)
+    await restore(store, WEB, PEOPLE, "")
+    back = await store.write(by(OWNER, WEB_EU, deleting(WEB_EU)))
+    said = {"uid": child.metadata.uid, "terminated": True, "desired": 0}
+
+    async def heard(counter: int) -> Resource | None:
+        version = Version(5, counter, "eu/a")
+        record = Record(f"{WEB_EU}@a", version, to_json(said))
+        return await store.write(change_for(record, "eu", store.catalog))
+
+    assert await heard(2) == back
+    assert await heard(3) == back, "it is still there: this was said of its first end"
+    assert await heard(4) is None
 
 
 async def test_regions_are_told_under_a_newer_version_than_the_delete_marker(store: Store) -> None:

@@ -162,7 +162,8 @@ def _newer(reported: JsonObject, held: Mapping[str, Any], record: Record) -> boo
     if before is None:
         return True
     known = Version.parse(before)
-    if known == record.version and reported != held and not record.deleted:
+    clashes = reported != held and has_reported(held) and not record.deleted
+    if known == record.version and clashes:
         raise VersionClashError(f"{record.key} was reported twice as {known}, with different values")
     return record.version > known
 
