@@ -4,7 +4,7 @@ Next on the data's way: `garbage`.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, select
 
@@ -65,7 +65,7 @@ def protected_below(db: Connection, owner: Resource, held: Callable[[Key], Resou
     return None
 
 
-def _made_by(uids: list[str]) -> Select[tuple[str]]:
+def _made_by(uids: list[str]) -> Select[Any]:
     return select(dependents.c.key).where(dependents.c.owner_uid.in_(uids))
 
 

@@ -120,7 +120,7 @@ def guarded(request: Request, key: Key, wanted: Wanted) -> Wanted:
 
 
 def require_creating(request: Request, kind: Kind, key: Key) -> None:
-    """Raise `ForbiddenError` unless the caller may create `key`, which comes along with what was asked for."""
+    """Raise `ForbiddenError` unless the caller may create `key`, which comes along with what was asked."""
     gate, _ = request.scope[_GATE]
     caller = caller_of(request)
     tenant = key.name if is_tenant(kind) else key.namespace
