@@ -44,7 +44,10 @@ HUB_KINDS = ("Region", "ContextFreeze", "ContextOverride", "HubKey", "HubRoleBin
 
 SUBRESOURCES = {
     "": {"GET": "read", "PUT": "write", "PATCH": "write", "DELETE": "write"},
+    "diff": {"GET": "read"},
     "history": {"GET": "read"},
+    "purge": {"POST": "operate"},
+    "restore": {"POST": "write"},
     "status": {"GET": "read", "PUT": "write", "PATCH": "write"},
 }
 MANY = {"GET": "read", "POST": "write", "DELETE": "write"}
@@ -113,6 +116,8 @@ def cells_of(path: str, methods: Iterator[str], kind: Kind, tenant_name: str) ->
         ambiguous = kind.plural == "namespaces" and subresource
         if ambiguous or (in_tenant != kind.namespaced and (in_tenant or shape == "one")):
             yield Cell(method, asked, "", of_tenant=False)
+        elif way == "operate":
+            yield Cell(method, asked, NOBODY, of_tenant=in_tenant)
         elif kind.name in TENANTS_KINDS:
             least = TENANTS_KINDS[kind.name][way == "write"]
             yield Cell(method, asked, least if in_tenant else NOBODY, of_tenant=in_tenant)
