@@ -99,6 +99,7 @@ def test_what_is_shown_as_a_namespace_and_written_back_unchanged_is_the_same_ten
     held = Resource("Tenant", meta, TENANT.api_version, spec, status)
     shown = NAMESPACE.shown(held)
     assert shown.metadata.labels["kubernetes.io/metadata.name"] == "acme"
+    assert NAMESPACE.shown(shown) == shown
     assert NAMESPACE.view.read(shown, held) == held
 
 
@@ -113,6 +114,7 @@ def test_what_is_shown_in_the_other_group_and_written_back_unchanged_is_the_same
     held = Resource("Event", meta, EVENT.api_version, spec)
     shown = GROUP_EVENT.shown(held)
     assert not shown.spec.keys() & {"involvedObject", "message", "source", "firstTimestamp", "count"}
+    assert GROUP_EVENT.shown(shown) == shown
     assert GROUP_EVENT.view.read(shown, held) == held
 
 
