@@ -265,3 +265,15 @@ async def test_a_watch_of_namespaces_tells_of_tenants(tmp_path):
         (line,) = watched.body.splitlines() if isinstance(watched.body, bytes) else [watched.body]
         told = msgspec.json.decode(line) if isinstance(line, bytes) else line
         assert (told["type"], told["object"]["kind"]) == ("DELETED", "Namespace")
+
+
+async def test_typed_clients_leave_it_to_the_path_what_they_send(tmp_path):
+    leases = "/apis/coordination.k8s.io/v1/namespaces/acme/leases"
+    body = {"metadata": {"name": "leader"}, "spec": {"holderIdentity": "a"}}
+    async with served(tmp_path) as api:
+        made = await api.ask("POST", leases, body)
+        assert (made.code, made.body["kind"]) == (201, "Lease")
+        assert (await api.ask("POST", leases, {**body, "kind": "Event"})).code == 422
+        for custom in ({"kind": "Tenant"}, {"apiVersion": "transom.dev/v1"}):
+            sent = {**custom, "metadata": {"name": "beta"}}
+            assert (await api.ask("POST", "/apis/transom.dev/v1/tenants", sent)).code == 422

@@ -34,9 +34,11 @@ async def test_a_declared_kind_is_served_and_its_status_written_by_whoever_watch
         assert (wrong.code, len(wrong.body["details"]["causes"])) == (422, 2)
         made = await api.ask("POST", path, {**note, "spec": {"text": "Mind the gap"}})
         assert (made.code, made.body["spec"]) == (201, {"text": "Mind the gap", "urgent": False})
-        patch = {"status": {"shown": True}, "metadata": {"finalizers": ["acme.example/screen"]}}
         merge = "application/merge-patch+json"
-        written = await api.ask("PATCH", f"{path}/a", patch, media=merge)
+        held = {"metadata": {"finalizers": ["acme.example/screen"]}}
+        assert (await api.ask("PATCH", f"{path}/a", held, media=merge)).code == 200
+        patch = {"status": {"shown": True}}
+        written = await api.ask("PATCH", f"{path}/a/status", patch, media=merge)
         assert written.body["status"] == {"shown": True}
         assert (await api.ask("DELETE", f"{path}/a")).body["metadata"]["deletionTimestamp"]
         free = {"metadata": {"finalizers": None}}

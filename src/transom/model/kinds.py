@@ -148,6 +148,11 @@ class Kind:
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     @property
+    def is_of_kubernetes(self) -> bool:
+        """Whether it is one of the kinds that Kubernetes itself has, for which clients have types."""
+        return not self.group or self.group.endswith(".k8s.io")
+
+    @property
     def stored(self) -> str:
         """The name of the kind that its resources are stored as."""
         return self.view.of if self.view else self.name

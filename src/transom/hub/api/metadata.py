@@ -85,6 +85,8 @@ def envelope_problems(body: JsonObject, kind: Kind) -> list[Problem]:
     """What is wrong with everything but the spec."""
     problems: list[Problem] = []
     for field, expected in (("apiVersion", kind.api_version), ("kind", kind.name)):
+        if field not in body and kind.is_of_kubernetes:
+            continue  # typed clients leave it to the path, and Kubernetes takes it from there
         if body.get(field) != expected:
             absent = field not in body
             said = "is missing" if absent else f"expected {expected!r}, not {body[field]!r}"
