@@ -63,6 +63,7 @@ async def test_one_hash_under_two_names_is_nobody(api):
 @pytest.mark.parametrize(
     "key",
     ["", "wrong", "tsh_x", new_api_key(choose_secret, HUB_PREFIX), new_api_key(choose_secret), "a.b.c", "é"],
+    ids=["none", "a word", "no key", "a hub's", "a tenant's", "no token", "no text"],
 )
 async def test_strangers_are_all_answered_the_same(api, key):
     refused = await api.ask("GET", DEPLOYMENTS, key=key)

@@ -8,14 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from hub_parts import open_store, put, remove
+from hub_parts import merge_patching, open_store, put, remove
 from transom.catalog.api_key.context import ApiKeyContext
 from transom.catalog.contexts import CONTEXTS, shipped_contexts
 from transom.catalog.deployment.context import RouteContext
 from transom.catalog.kafka_cluster.context import ClusterContext
 from transom.catalog.kinds import shipped
 from transom.catalog.tenant.context import TenantContext
-from transom.hub.changes import Actor, Change, applying, evaluate, merge_patching
+from transom.hub.changes import Actor, Change, applying, evaluate
 from transom.model.contexts import EVERYWHERE, ContextKind, ContextKinds, takes_rights
 from transom.model.errors import InvalidError
 from transom.model.kinds import PEOPLE

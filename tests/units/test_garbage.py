@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from store_world import OWNER, PEOPLE, by, deployment, make, open_store, people, region, regional, tenant
 
+from hub_parts import merge_patching
 from transom.hub import garbage
-from transom.hub.changes import Change, deleting, dropping_finalizer, merge_patching
+from transom.hub.changes import Change, deleting, dropping_finalizer
 from transom.hub.garbage import GarbageCollector
 from transom.hub.ownership import FOREGROUND, ORPHAN, PROTECTED
 from transom.hub.store import Store

@@ -3,16 +3,8 @@
 import pytest
 
 from api_parts import DEPLOYMENTS, Api, manifest, served
-from hub_parts import deployment
-from transom.hub.changes import (
-    Actor,
-    Change,
-    creating,
-    deleting,
-    dropping_finalizer,
-    merge_patching,
-    replacing,
-)
+from hub_parts import deployment, merge_patching
+from transom.hub.changes import Actor, Change, creating, deleting, dropping_finalizer, replacing
 from transom.model.kinds import PEOPLE
 from transom.model.names import Key
 

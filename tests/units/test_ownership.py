@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from store_world import PEOPLE, deployment, make, open_store, people, region, tenant
 
-from transom.hub.changes import Change, deleting, merge_patching, replacing
+from hub_parts import merge_patching
+from transom.hub.changes import Change, deleting, replacing
 from transom.hub.ownership import BACKGROUND, FOREGROUND, ORPHAN, PROTECTED, finalizers_for
 from transom.hub.store import Store
 from transom.model.errors import ConflictError, InvalidError, ProtectedError

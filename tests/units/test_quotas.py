@@ -13,16 +13,10 @@ from hypothesis import strategies as st
 from sqlalchemy import delete
 from store_world import OWNER, PEOPLE, by, deployment, make, open_store, people, region, regional, tenant
 
+from hub_parts import merge_patching
 from store_places import store_at
 from transom.catalog.kinds import shipped
-from transom.hub.changes import (
-    Change,
-    applying,
-    creating,
-    deleting,
-    dropping_finalizer,
-    merge_patching,
-)
+from transom.hub.changes import Change, applying, creating, deleting, dropping_finalizer
 from transom.hub.store import Store
 from transom.hub.store_schema import resources
 from transom.model.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, QuotaError

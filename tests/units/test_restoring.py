@@ -18,14 +18,10 @@ from store_world import (
     tenant,
 )
 
+from hub_parts import merge_patching
 from transom.hub import store_deleted
 from transom.hub.archive import change_for
-from transom.hub.changes import (
-    deleting,
-    dropping_finalizer,
-    merge_patching,
-    setting_status,
-)
+from transom.hub.changes import deleting, dropping_finalizer, setting_status
 from transom.hub.restoring import restoring
 from transom.hub.rows import DesiredRows
 from transom.hub.store import Store

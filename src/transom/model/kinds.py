@@ -55,7 +55,7 @@ class Column:
 class View:
     """Another face of a stored kind, for clients that know the same things by other words.
 
-    What is stored as `of` is shown as `show` says, and what is shown already stays as it is. `read` makes what
+    What is stored as `of` is shown as `show` says, and what is shown stays as it is. `read` makes what
     is stored of what a client wants to see, and of what is held (None: nothing yet); `read(show(held), held)`
     is `held`. Both are pure.
     """

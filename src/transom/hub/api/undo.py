@@ -11,7 +11,8 @@ from starlette.responses import Response
 from transom.hub.access.callers import actor_of
 from transom.hub.api.errors import RefusedError, answer
 from transom.hub.api.gate import guarded, require_creating
-from transom.hub.api.paths import Target, query_of
+from transom.hub.api.paths import Target
+from transom.hub.api.query import query_of
 from transom.hub.changes import Wanted
 from transom.hub.store import Store
 from transom.hub.undeletion import purge, restore
