@@ -286,13 +286,7 @@ class Store:
         return await self.read(work)
 
     async def snapshot(
-        self,
-        chosen: Chosen,
-        at: int | None = None,
-        after: Key | None = None,
-        most: int = 500,
-        *,
-        count: bool = False,
+        self, chosen: Chosen, at: int | None, after: Key | None, most: int, *, count: bool = False
     ) -> Snapshot:
         """What was chosen, as of revision `at` (None: now); see `store_snapshots.snapshot`."""
         return await self.read(partial(snapshot, chosen=chosen, at=at, after=after, most=most, count=count))

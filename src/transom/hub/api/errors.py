@@ -201,7 +201,7 @@ def _message(error: TransomError, subject: Subject | None) -> str:
         return f'{what} "{subject.name}" is invalid: {_joined(error.problems)}'
     named = f'{subject.kind.qualified} "{subject.name}"' if subject.name else subject.kind.qualified
     said = str(error)
-    if isinstance(error, NotFoundError) and subject.name:
+    if isinstance(error, NotFoundError) and subject.name and said.endswith("does not exist"):
         said = f"{named} not found"
     elif isinstance(error, ExistsError):
         said = f"{named} already exists"

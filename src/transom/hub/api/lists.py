@@ -86,7 +86,7 @@ class Lists:
         at = _exactly(options)
         if options.limit or options.token:
             return await self._page(target, options, at)
-        first = await self._store.snapshot(chosen(target, options.selector), at, most=_PAGE)
+        first = await self._store.snapshot(chosen(target, options.selector), at, None, _PAGE)
         if not first.more:
             rows = _seen(target, first).rows
             bodies = [row.body for row in rows if _selects(options.selector, row)]
@@ -103,7 +103,7 @@ class Lists:
             raise RefusedError(405, f"a {target.kind.name} is deleted in a tenant: namespaces/TENANT/…")
         options, how = deletion_of_many(request, target.kind, await read_options(request))
         await reached(self._store, options.revision)
-        first = await self._store.snapshot(chosen(target, options.selector), _exactly(options), most=_PAGE)
+        first = await self._store.snapshot(chosen(target, options.selector), _exactly(options), None, _PAGE)
         actor, bodies = actor_of(request), list[bytes]()
         refused: TransomError | None = None
         async for rows in _pages(self._store, target, options.selector, first):
