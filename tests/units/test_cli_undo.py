@@ -86,7 +86,7 @@ async def test_diff_says_what_it_expects(hub, transom):
     for arguments in (["deployment/shop"], ["deployment/shop@0"], ["deployment/shop@1", "2"]):
         refused(await transom("diff", *arguments), 2, "expected KIND/NAME@7")
     await shop(hub, "1")
-    refused(await transom("diff", "deployment/shop@9"), 1, "no generation 9 that is remembered")
+    refused(await transom("diff", "deployment/shop@9"), 1, "no generation 9 is remembered")
 
 
 async def test_restore_says_what_came_back(hub, transom):
@@ -100,7 +100,7 @@ async def test_restore_says_what_came_back(hub, transom):
     newest = (await transom("history", "deployment/shop", "-o", "json")).json[0]
     assert (newest["event"], newest["why"], newest["changes"]) == ("RESTORED", "a mistake", [])
     refused(await transom("restore", "deployment/shop"), 1, "is there")
-    refused(await transom("restore", "deployment/other"), 1, "never did")
+    refused(await transom("restore", "deployment/other"), 1, "not found")
 
 
 async def test_purge_needs_a_reason_and_is_final(hub, transom):

@@ -94,8 +94,8 @@ async def test_two_generations_are_compared_and_one_with_now(api: Api):
         ("shop/diff", 400, "'from' is missing"),
         ("shop/diff?from=0", 400, "'from' is missing"),
         ("shop/diff?from=x", 400, "must be a whole number"),
-        ("shop/diff?from=7", 404, "no generation 7 that is remembered; there are 1 to 1"),
-        ("other/diff?from=1", 404, "never did, as far as is remembered"),
+        ("shop/diff?from=7", 422, "no generation 7 is remembered; there are 1 to 1"),
+        ("other/diff?from=1", 404, "not found"),
     ],
 )
 async def test_what_cannot_be_compared_says_why(api: Api, path: str, code: int, words: str):

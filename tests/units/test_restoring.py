@@ -177,7 +177,7 @@ async def test_a_rehearsal_says_what_would_be_and_leaves_no_trace(store: Store) 
 
 async def test_what_cannot_be_brought_back_says_why(store: Store) -> None:
     (made,) = await make(store, deployment())
-    with pytest.raises(ExistsError, match="is there"):
+    with pytest.raises(ConflictError, match="is there"):
         await restore(store, WEB, PEOPLE, "")
     await store.write(people(made, deleting(WEB)))
     with pytest.raises(ConflictError, match="still being deleted and waits for transom"):
@@ -220,7 +220,7 @@ async def test_what_changed_meanwhile_is_refused_where_it_is_written(
     (found,) = await store.read(lambda db: store_deleted.family(db, mine.key))
     stale = restoring(found.asked, found.tombstone, PEOPLE, "")
     await make(store, cluster("mine"))
-    with pytest.raises(ExistsError, match="exists again, as another object"):
+    with pytest.raises(ConflictError, match="exists again, as another object"):
         await store.write(stale)
     await remove(store, mine)
     with pytest.raises(ConflictError, match="look again"):

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from transom.hub.changes import Actor, Change, Held, Wanted
 from transom.hub.ownership import GARBAGE_FINALIZERS
-from transom.model.errors import ConflictError, ExistsError
+from transom.model.errors import ConflictError
 from transom.model.kinds import REGION, Kind
 from transom.model.names import Key
 from transom.model.resources import JsonObject, Resource
@@ -33,11 +33,11 @@ def restoring(
 def revived(kind: Kind, held: Held, buried: Resource | None, change: Change) -> Resource:
     """What is held once `change` has brought back what is `buried`.
 
-    Raises `ExistsError`, `ConflictError`, and `InvalidError` when its kind would not take it any more.
+    Raises `ConflictError`, and `InvalidError` when its kind would not take it any more.
     """
     expected = change.revives
     if held is not None:
-        raise ExistsError(
+        raise ConflictError(
             f"{held.key} exists again, as another object (uid {held.metadata.uid}); "
             "delete that first, or leave it at that: both cannot have the name"
         )

@@ -302,16 +302,11 @@ class Store:
         )
 
     async def history_of(self, key: Key, most: int = 100, before: int = 0) -> list[Event]:
-        """The newest changes of what was declared under one key, in all its lives, newest first; of those
-        below revision `before`, when it is given.
-        """
+        """The newest changes declared under one key (below revision `before`, if given), newest first."""
         return await self.read(partial(store_history.of_one, key=key, most=most, before=before))
 
     async def at_generation(self, key: Key, generation: int = 0) -> Event:
-        """What brought forth the last state that had this generation (0: the last of all).
-
-        Raises `NotFoundError`.
-        """
+        """What made the last state of this generation (0: of all). Raises `NotFoundError`, `InvalidError`."""
         return await self.read(partial(store_history.at_generation, key=key, generation=generation))
 
     async def quota_differences(self) -> list[Difference]:

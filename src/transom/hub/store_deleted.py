@@ -17,7 +17,6 @@ from transom.hub.store_rows import history_row, outbox_row
 from transom.hub.store_schema import counter, dependents, history, outbox, resources
 from transom.model.errors import (
     ConflictError,
-    ExistsError,
     ExpiredError,
     InvalidError,
     NotFoundError,
@@ -51,7 +50,7 @@ class Purged(NamedTuple):
 def family(db: Connection, key: Key) -> list[Deleted]:
     """What was deleted under `key`, and then everything that was made for it and went when it did.
 
-    Raises `ExistsError`, `ConflictError` (it is being deleted, or a part of it is), `NotFoundError`,
+    Raises `ConflictError` (it is there, or is being deleted, or a part of it is), `NotFoundError`,
     `ExpiredError` (it was purged), `InvalidError` (it is too much).
     """
     first = _deleted(db, key)
@@ -126,7 +125,7 @@ def _deleted(db: Connection, key: Key) -> Deleted:
             f"{key} is still being deleted and waits for {waits}; bring it back once it is gone"
         )
     if not row.deleted:
-        raise ExistsError(
+        raise ConflictError(
             f"{key} is there (uid {last.metadata.uid}); what was there before it is in its history"
         )
     if row.deleted_at is None:
@@ -191,7 +190,11 @@ def _empty_history(db: Connection, key: Key) -> None:
     query = select(history.c.revision, history.c.body).where(*_of(key))
     rows = db.execute(query.order_by(history.c.revision)).all()
     if rows:
-        emptied = update(history).where(history.c.revision == bindparam("there")).values(body=bindparam("b"))
+        emptied = (
+            update(history)
+            .where(history.c.revision == bindparam("there"))
+            .values(body=bindparam("b"), before=None)
+        )
         left = [(revision, _emptied(from_json(body), revision)) for revision, body in rows]
         db.execute(emptied, [{"there": revision, "b": to_json(each)} for revision, each in left])
         # Who would be told of these changes now lists again instead.

@@ -6,7 +6,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, case, delete, exists, func, select, update
 
 from transom.hub.store_schema import counter, history, resources
-from transom.model.errors import ExpiredError, NotFoundError
+from transom.model.errors import ExpiredError, InvalidError, NotFoundError, Problem
 from transom.model.names import Key
 from transom.model.resources import Resource, from_json
 
@@ -61,7 +61,10 @@ def at_generation(db: Connection, key: Key, generation: int) -> Event:
     low, high = db.execute(known.where(*_named(key), history.c.event != PURGED)).one()
     if low is None:
         raise NotFoundError(f"{key} does not exist and never did, as far as is remembered")
-    raise NotFoundError(f"{key} has no generation {generation} that is remembered; there are {low} to {high}")
+    said = f"no generation {generation} is remembered; there are {low} to {high}"
+    if generation < low:
+        raise ExpiredError(f"{key}: {said}")
+    raise InvalidError(str(key), [Problem("generation", said)])
 
 
 def _of(key: Key) -> Select[Any]:
