@@ -287,9 +287,11 @@ async def test_what_is_over_is_purged_once_and_what_is_not_can_be_brought_back(
 
 async def test_what_is_needed_to_bring_it_back_outlives_the_history(store: Store, clock: ManualClock) -> None:
     (made,) = await make(store, cluster("mine"))
-    guarded = merge_patching(made.key, {"metadata": {"finalizers": ["x/y"]}})
+    guarded = merge_patching(made.key, {"metadata": {"finalizers": ["x/y", "x/z"]}})
     await store.write(people(made, guarded))
     await store.write(people(made, deleting(made.key)))
+    one = merge_patching(made.key, {"metadata": {"finalizers": ["x/z"]}})
+    await store.write(people(made, one))
     clock.advance(40 * DAY)
     await store.write(people(made, merge_patching(made.key, {"metadata": {"finalizers": None}})))
     clock.advance(DAY)
@@ -297,4 +299,4 @@ async def test_what_is_needed_to_bring_it_back_outlives_the_history(store: Store
     await purge_expired(store, before, 30, clock)
     await store.prune_history(before, before)
     (back,) = (await restore(store, made.key, PEOPLE, "")).back
-    assert back.metadata.finalizers == ["x/y"]
+    assert back.metadata.finalizers == ["x/y", "x/z"]
