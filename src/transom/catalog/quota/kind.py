@@ -59,5 +59,6 @@ QUOTA = Kind(
     status_owner=STORE,
     dotted_names=True,
     limits=_limits,
+    write_by="operator",
     columns=(Column("USED", _told),),
 )
