@@ -66,6 +66,17 @@ def test_an_item_whose_fields_others_manage_stays_with_them_alone():
     assert world.updated_by("somebody") == set()
 
 
+def test_what_nobody_manages_stays_inside_of_what_somebody_else_does():
+    world = World()
+    world.apply("one", {"zones": [{"name": "a", "driver": "x"}]})
+    world.apply("two", {"zones": [{"name": "a"}]})
+    world.live["zones"][0]["tags"] = ["by itself"]
+    world.apply("one", {})
+    assert world.live == {"zones": [{"name": "a", "tags": ["by itself"]}]}
+    world.apply("two", {})
+    assert world.live == {}, "and goes with it"
+
+
 def test_the_same_value_is_shared_and_another_is_a_conflict():
     world = World()
     world.apply("one", {"size": 1, "regions": ["eu"]})

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fields_parts import SHAPE, World, applier
-from transom.hub.fields.managers import Manager
-from transom.hub.fields.sets import Path
+from transom.hub.fields.managers import Manager, apply
+from transom.hub.fields.merging import list_problems
+from transom.hub.fields.sets import Path, from_fields_v1, to_fields_v1
 from transom.hub.fields.walks import difference, fields_of, places_of, with_declared, without
 
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -129,3 +130,30 @@ def test_force_leaves_what_was_changed_to_its_applier(steps, name, value):
     for manager, fields in world.managers.items():
         if manager != Manager(name, "Apply"):
             assert not fields & (changed.modified | changed.added)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 3) | TEXTS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["name", "port", "tags", "a", ""]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+JUNK = st.dictionaries(
+    st.sampled_from(["size", "labels", "whole", "regions", "ports", "zones", "new"]), ANYTHING
+)
+
+
+@given(JUNK, JUNK, JUNK)
+def test_whatever_is_written_and_applied_nothing_breaks(written, first, second):
+    """What fits no schema is refused elsewhere, and after the merge; it must get there."""
+    world = World()
+    world.update("somebody", written)
+    world.apply("one", first, force=True)
+    world.apply("one", second, force=True)
+    again = apply(SHAPE, world.live, world.managers, second, applier("one"), force=False)
+    assert again.managers == world.managers
+    list(list_problems(SHAPE, second))
+    for fields in world.managers.values():
+        assert from_fields_v1(to_fields_v1(fields)) == fields

@@ -22,9 +22,9 @@ from transom.model.errors import (
     NotFoundError,
     Problem,
 )
-from transom.model.kinds import PEOPLE, Kind
+from transom.model.kinds import Kind
 from transom.model.names import Key
-from transom.model.resources import API_GROUP, JsonObject, Metadata, Resource
+from transom.model.resources import API_GROUP, JsonObject, ManagedFields, Metadata, Resource
 
 CHANGE_CAUSE = f"{API_GROUP}/change-cause"
 """The annotation in which people say why they change something."""
@@ -43,6 +43,8 @@ class Actor(msgspec.Struct, frozen=True):
 Held = Resource | None
 Wanted = Callable[[Held], Held]
 """From what is held to what shall be held; None means "shall not exist"."""
+Tracking = Callable[[Held, Resource, Resource, str], list[ManagedFields]]
+"""From what was held, what was wanted of it, what came of that and the time: who manages which field then."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Change:
     `propagation` is for deletions (`hub.ownership`). `gone` names resources, by key and uid, that must not
     live any more, or this change is refused: it follows from their end. `revives` is what was deleted and
     comes back (`hub.restoring`). `dry_run`: evaluated with all that any other change is, and not stored.
+    `tracking` says who manages which field afterwards; without it, that stays as it was.
     """
 
     key: Key
@@ -67,6 +70,7 @@ class Change:
     revives: Resource | None = None
     gone: tuple[tuple[Key, str], ...] = ()
     dry_run: bool = False
+    tracking: Tracking | None = None
 
 
 # --- what people and controllers ask for ---------------------------------------------------------------
@@ -126,6 +130,7 @@ def updating(resource: Resource) -> Wanted:
             annotations=resource.metadata.annotations,
             finalizers=resource.metadata.finalizers,
             owner_references=resource.metadata.owner_references,
+            managed_fields=resource.metadata.managed_fields or held.metadata.managed_fields,
         )
         return msgspec.structs.replace(resource, metadata=kept, status=held.status)
 
@@ -252,8 +257,13 @@ def evaluate(kind: Kind, held: Held, change: Change, uid: str, now: str) -> Held
     if wanted.key != change.key:
         raise InvalidError(str(change.key), [Problem("metadata", f"is that of {wanted.key}")])
     if held is None:
-        return _created(kind, wanted, change.actor, uid, now)
-    return _updated(kind, held, wanted, change.actor)
+        after: Held = _created(kind, wanted, change.actor, uid, now)
+    else:
+        after = _updated(kind, held, wanted, change.actor)
+    if after is None or change.tracking is None:
+        return after
+    after = after.with_metadata(managed_fields=change.tracking(held, wanted, after, now))
+    return held if after == held else after
 
 
 def _created(kind: Kind, wanted: Resource, actor: Actor, uid: str, now: str) -> Resource:
@@ -281,8 +291,6 @@ def _created(kind: Kind, wanted: Resource, actor: Actor, uid: str, now: str) -> 
 def _updated(kind: Kind, held: Resource, wanted: Resource, actor: Actor) -> Held:
     if wanted.spec != held.spec:
         wanted = kind.validate(wanted)
-    if kind.status_owner != actor.role and actor.role == PEOPLE:
-        wanted = wanted.with_status(held.status)
     respecified = wanted.spec != held.spec
     if respecified or _described(wanted) != _described(held):
         _require_owner(kind, actor, "change")

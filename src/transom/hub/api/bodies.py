@@ -35,16 +35,27 @@ OBJECT_BYTES_MAX = 1024 * 1024
 """What an object may amount to after any number of patches."""
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+
+
+def _read_applied(text: str) -> Any:
+    """What clients apply is JSON as often as YAML, which cannot read all JSON: not a pair of surrogates."""
+    try:
+        return read_json(text)
+    except InvalidError:
+        return read_yaml(text)
+
 
 _READERS = {
     "application/json": read_json,
     MERGE_PATCH: read_json,
     JSON_PATCH: read_json,
+    APPLY_PATCH: _read_applied,
     "application/yaml": read_yaml,
     "application/x-yaml": read_yaml,
     "text/yaml": read_yaml,
 }
-_PATCHES = (JSON_PATCH, MERGE_PATCH)
+_PATCHES = (JSON_PATCH, MERGE_PATCH, APPLY_PATCH)
 _WHOLE = tuple(name for name in _READERS if name not in _PATCHES)
 _INLINE_BYTES_MAX = 16 * 1024
 
@@ -62,6 +73,16 @@ class Read(NamedTuple):
 async def read_resource(request: Request) -> JsonObject:
     """The object in a body of JSON or YAML. Raises `RefusedError`: 400, 413 or 415."""
     return _object(await _value(request, _WHOLE))
+
+
+def is_applied(request: Request) -> bool:
+    """Whether the body is to be applied, and is no patch of any other kind."""
+    return _said_media_type(request) == APPLY_PATCH
+
+
+async def read_applied(request: Request) -> JsonObject:
+    """The object in a body that is to be applied. Raises `RefusedError`: 400 or 413."""
+    return _object(await _value(request, (APPLY_PATCH,)))
 
 
 async def read_patch(request: Request) -> Patched:
@@ -97,9 +118,7 @@ def resource_from(body: JsonObject, target: Target, validation: Validation = "St
     the kind does not know are mistakes; but for `Strict` they are left out, and for `Warn` told.
     Raises `InvalidError` with every mistake.
     """
-    body, unknown = without_nulls(body), []
-    if validation != "Strict":
-        body, unknown = _without_unknown(body, target.kind)
+    body, warnings = known_part(without_nulls(body), target.kind, validation)
     problems = envelope_problems(body, target.kind)
     given = body.get("metadata")
     metadata = salvaged(cast("JsonObject", given)) if isinstance(given, dict) else {}
@@ -125,7 +144,15 @@ def resource_from(body: JsonObject, target: Target, validation: Validation = "St
         problems += _status_problems(target.kind, resource.status)
     if problems:
         raise InvalidError(f"{target.kind.name} {resource.metadata.name!r}", problems)
-    return Read(resource, [f'unknown field "{path}"' for path in unknown] if validation == "Warn" else [])
+    return Read(resource, warnings)
+
+
+def known_part(body: JsonObject, kind: Kind, validation: Validation) -> tuple[JsonObject, list[str]]:
+    """The body, but for `Strict` without the fields that the kind does not know, and for `Warn` told."""
+    if validation == "Strict":
+        return body, []
+    body, unknown = _without_unknown(body, kind)
+    return body, [f'unknown field "{path}"' for path in unknown] if validation == "Warn" else []
 
 
 def _merged(whole: JsonObject, patch: JsonObject) -> JsonObject:

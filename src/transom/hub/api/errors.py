@@ -14,6 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from transom.hub.fields.managers import FieldConflictError
+from transom.hub.fields.sets import spoken as field_path
 from transom.model.errors import (
     ConflictError,
     ExistsError,
@@ -146,6 +148,8 @@ def status_of(error: Exception, subject: Subject | None = None) -> JsonObject:
         cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
         details = {"causes": [cause], "retryAfterSeconds": _RETRY_AFTER_SECONDS}
         return failure(504, "Timeout", str(error), details)
+    if isinstance(error, FieldConflictError):
+        return failure(409, "Conflict", str(error), {"causes": _field_causes(error)})
     for kind, code, reason in _ANSWERS:
         if isinstance(error, kind):
             details = _details(error, subject)
@@ -236,6 +240,17 @@ def _causes(problems: Iterable[Problem]) -> list[JsonObject]:
     return [
         {"reason": f"FieldValue{problem.sort}", "message": _told(problem), "field": problem.path}
         for problem in problems
+    ]
+
+
+def _field_causes(error: FieldConflictError) -> list[JsonObject]:
+    return [
+        {
+            "reason": "FieldManagerConflict",
+            "message": f"conflict with {conflict.manager}",
+            "field": field_path(conflict.path),
+        }
+        for conflict in error.conflicts
     ]
 
 

@@ -115,7 +115,9 @@ def salvaged(metadata: JsonObject) -> JsonObject:
 def metadata_from(given: JsonObject) -> Metadata:
     """The metadata that sound fields mean. What cannot be read of who managed what counts for nothing."""
     managed: list[ManagedFields] = []
-    for entry in given.get("managedFields", []):
+    sent: list[JsonObject] | None = given.get("managedFields")
+    # An empty list is more than none: it clears them, as one empty entry alone does.
+    for entry in [{}] if sent == [] else sent or []:
         try:
             managed.append(msgspec.convert(entry, ManagedFields))
         except msgspec.ValidationError:

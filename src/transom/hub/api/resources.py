@@ -13,8 +13,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from transom.hub.access.callers import actor_of
-from transom.hub.api.bodies import Patched, read_options, read_patch, read_resource, resource_from
-from transom.hub.api.errors import RefusedError, Subject, answer, remember_subject
+from transom.hub.api.applying import Applied, FieldManagement
+from transom.hub.api.bodies import (
+    Patched,
+    is_applied,
+    read_applied,
+    read_options,
+    read_patch,
+    read_resource,
+    resource_from,
+)
+from transom.hub.api.errors import OptionsError, RefusedError, Subject, answer, remember_subject
 from transom.hub.api.gate import guarded
 from transom.hub.api.history import told_diff, told_history
 from transom.hub.api.lists import reached
@@ -30,7 +39,7 @@ from transom.hub.api.query import number, query_of
 from transom.hub.changes import Change, Held, Wanted, creating, deleting, replacing, setting_status, updating
 from transom.hub.leaving import check_leaving
 from transom.hub.store import Store
-from transom.model.errors import ExistsError, NotFoundError
+from transom.model.errors import ExistsError, NotFoundError, Problem
 from transom.model.names import LABEL_CHARACTERS_MAX
 from transom.model.resources import API_VERSION, JsonObject, Resource
 
@@ -47,6 +56,7 @@ class Resources:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._fields = FieldManagement(store.catalog)
 
     async def create(self, request: Request, target: Target) -> Response:
         """POST to a list: 201 and the resource. With `generateName` alone, the hub makes the name."""
@@ -64,7 +74,7 @@ class Resources:
             if resource.metadata.resource_version:
                 raise RefusedError(400, "resourceVersion should not be set on objects to be created")
             wanted = creating(resource.with_status({}))
-            change = _change(request, new, wanted, options)
+            change = self._change(request, new, wanted, options)
             try:
                 return _shown(await self._write(request, new, change), warnings, 201)
             except ExistsError:
@@ -77,16 +87,22 @@ class Resources:
         options = write_options(request, "UpdateOptions")
         resource, warnings = resource_from(await read_resource(request), target, options.validation)
         wanted = _restating(resource) if target.subresource else replacing(resource)
-        change = _change(request, target, wanted, options)
+        change = self._change(request, target, wanted, options)
         return _shown(await self._write(request, target, change), warnings)
 
     async def patch(self, request: Request, target: Target) -> Response:
-        """PATCH: the resource, or its status, changed by a JSON merge patch or a JSON patch."""
+        """PATCH: the resource, or its status, changed by a JSON merge patch or a JSON patch, or applied."""
         options = write_options(request, "PatchOptions", "force")
+        if is_applied(request):
+            applied = self._fields.applying(target, await read_applied(request), options)
+            change = self._change(request, target, applied, options)
+            held = await self._write(request, target, change)
+            return _shown(held, applied.warnings, 201 if applied.created else 200)
         if options.force is not None:
-            raise RefusedError(422, "force: Forbidden: may not be specified for non-apply patch")
+            said = Problem("force", "may not be specified for non-apply patch", "Forbidden")
+            raise OptionsError("PatchOptions", [said])
         patching = _Patching(target, await read_patch(request), options)
-        change = _change(request, target, patching, options)
+        change = self._change(request, target, patching, options)
         return _shown(await self._write(request, target, change), patching.warnings)
 
     async def delete(self, request: Request, target: Target) -> Response:
@@ -156,6 +172,13 @@ class Resources:
         held = await self._store.write(change)
         return None if held is None else target.kind.shown(held)
 
+    def _change(self, request: Request, target: Target, wanted: Wanted, options: WriteOptions) -> Change:
+        """The change that a client asks for, and the record of who manages what after it."""
+        applied = isinstance(wanted, Applied)
+        tracking = wanted.tracking if applied else self._fields.updating(request, target, options)
+        actor = actor_of(request)
+        return Change(target.key, wanted, actor, options.why, dry_run=options.dry_run, tracking=tracking)
+
     def _named(self, body: JsonObject, prefix: str) -> JsonObject:
         """The body with a name that begins with `prefix`."""
         ending = self._store.randomness.word(_NAMED_CHARACTERS, _NAMED_LENGTH)
@@ -185,10 +208,6 @@ def _restating(resource: Resource) -> Wanted:
     """Make its status as it was sent; all else stays."""
     meta = resource.metadata
     return setting_status(resource.key, meta.uid, resource.status, meta.resource_version)
-
-
-def _change(request: Request, target: Target, wanted: Wanted, options: WriteOptions) -> Change:
-    return Change(target.key, wanted, actor_of(request), options.why, dry_run=options.dry_run)
 
 
 def _shown(held: Held, warnings: Iterable[str] = (), code: int = 200) -> Response:
