@@ -69,7 +69,7 @@ def hub_api(
     """
     table = AccessTable(store)
     gate = Gate(table)
-    resources, lists, undo = Resources(store), Lists(store, clock), Undo(store, clock)
+    resources, lists, undo = Resources(store, clock), Lists(store, clock), Undo(store, clock)
     pages = _Pages(store.catalog, roads)
     served = [*VIRTUAL, *(served_of(kind) for kind in store.catalog.faces)]
     there = elsewhere.or_there if elsewhere else _here

@@ -24,6 +24,7 @@ from transom.hub.api.metadata import (
 from transom.hub.api.options import Validation
 from transom.hub.api.patches import UnreadablePatchError, check_json_patch, json_patched
 from transom.hub.api.paths import Target
+from transom.hub.api.wire import from_wire
 from transom.hub.changes import merge
 from transom.model.documents import check_plain, read_json, read_yaml
 from transom.model.errors import InvalidError, Problem
@@ -118,7 +119,7 @@ def resource_from(body: JsonObject, target: Target, validation: Validation = "St
     the kind does not know are mistakes; but for `Strict` they are left out, and for `Warn` told.
     Raises `InvalidError` with every mistake.
     """
-    body, warnings = known_part(without_nulls(body), target.kind, validation)
+    body, warnings = known_part(from_wire(target.kind, without_nulls(body)), target.kind, validation)
     problems = envelope_problems(body, target.kind)
     given = body.get("metadata")
     metadata = salvaged(cast("JsonObject", given)) if isinstance(given, dict) else {}
@@ -195,7 +196,8 @@ def _without_unknown(body: JsonObject, kind: Kind) -> tuple[JsonObject, list[str
     unknown = [path for path, sort in found if sort == "extra_forbidden"]
     for path in unknown:
         _drop(body, path)
-    return body, [".".join(str(part) for part in path) for path in unknown]
+    told = [path[1:] if kind.flat and path[0] == "spec" else path for path in unknown]
+    return body, [".".join(str(part) for part in path) for path in told]
 
 
 def _errors(error: ValidationError | None) -> list[Any]:

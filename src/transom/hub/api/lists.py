@@ -9,7 +9,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieving-large-re
 import base64
 import binascii
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from starlette.requests import Request
@@ -20,6 +20,7 @@ from transom.hub.api.bodies import read_options
 from transom.hub.api.errors import JSON, ContinueExpiredError, RefusedError
 from transom.hub.api.options import DeleteOptions, ListOptions, deletion_of_many, listed
 from transom.hub.api.paths import Target
+from transom.hub.api.rendering import Rendering, rendering_for
 from transom.hub.api.selectors import Selector
 from transom.hub.api.watch import Feed, Watch, shown_as, watching
 from transom.hub.changes import Actor, Change, deleting
@@ -81,17 +82,18 @@ class Lists:
         """GET a list; with `watch=true`, what changes."""
         options = listed(request, target.kind)
         if options.watch:
-            return await self._watch(target, options)
+            return await self._watch(request, target, options)
+        shown = rendering_for(request, target.kind, "list", self._clock.wall)
         await reached(self._store, options.revision)
         at = _exactly(options)
         if options.limit or options.token:
-            return await self._page(target, options, at)
+            return await self._page(target, shown, options, at)
         first = await self._store.snapshot(chosen(target, options.selector), at, None, _PAGE)
         if not first.more:
             rows = _seen(target, first).rows
             bodies = [row.body for row in rows if _selects(options.selector, row)]
-            return _list(target, bodies, {"resourceVersion": str(first.revision)})
-        return StreamingResponse(self._whole(target, options.selector, first), media_type=JSON)
+            return _list(shown, bodies, {"resourceVersion": str(first.revision)})
+        return StreamingResponse(self._whole(target, shown, options.selector, first), media_type=JSON)
 
     async def delete_all(self, request: Request, target: Target) -> Response:
         """DELETE a list: each that is selected, as it would be alone; answers them as they were.
@@ -102,6 +104,7 @@ class Lists:
         if target.kind.namespaced and not target.namespace:
             raise RefusedError(405, f"a {target.kind.name} is deleted in a tenant: namespaces/TENANT/…")
         options, how = deletion_of_many(request, target.kind, await read_options(request))
+        shown = rendering_for(request, target.kind, "list", self._clock.wall)
         await reached(self._store, options.revision)
         first = await self._store.snapshot(chosen(target, options.selector), _exactly(options), None, _PAGE)
         actor, bodies = actor_of(request), list[bytes]()
@@ -116,7 +119,7 @@ class Lists:
                 break
         if refused is not None:
             raise refused
-        return _list(target, bodies, {"resourceVersion": str(self._store.changed.value)})
+        return _list(shown, bodies, {"resourceVersion": str(self._store.changed.value)})
 
     async def _delete(
         self, kind: Kind, rows: list[Row], how: DeleteOptions, actor: Actor
@@ -132,7 +135,7 @@ class Lists:
             refused = refused or next((each for each in errors if not isinstance(each, NotFoundError)), None)
         return refused
 
-    async def _page(self, target: Target, options: ListOptions, at: int | None) -> Response:
+    async def _page(self, target: Target, shown: Rendering, options: ListOptions, at: int | None) -> Response:
         begun = Continue.parse(options.token) if options.token else None
         after, left = None, -1
         if begun is not None:
@@ -154,7 +157,7 @@ class Lists:
             metadata["continue"] = going_on.token()
             if remaining is not None:
                 metadata["remainingItemCount"] = remaining
-        return _list(target, [row.body for row in found.rows], metadata)
+        return _list(shown, [row.body for row in found.rows], metadata)
 
     async def _selected(
         self, target: Target, selector: Selector, at: int | None, after: Key | None, most: int
@@ -177,25 +180,28 @@ class Lists:
                 return Snapshot(rows, page.revision, more=False, remaining=None)
             at, after = page.revision, page.rows[-1].key
 
-    async def _whole(self, target: Target, selector: Selector, first: Snapshot) -> AsyncIterator[bytes]:
+    async def _whole(
+        self, target: Target, shown: Rendering, selector: Selector, first: Snapshot
+    ) -> AsyncIterator[bytes]:
         """A long list as it is read, so that it need not fit in memory."""
-        chunk = bytearray(_head(target, {"resourceVersion": str(first.revision)}))
+        chunk = bytearray(shown.opening({"resourceVersion": str(first.revision)}))
         comma = b""
         async for rows in _pages(self._store, target, selector, first):
             for row in rows:
                 if _selects(selector, row):
-                    chunk += comma + row.body
+                    chunk += comma + shown.item(row.body)
                     comma = b","
             if len(chunk) > _CHUNK_BYTES:
                 yield bytes(chunk)
                 chunk.clear()
-        yield bytes(chunk) + b"]}"
+        yield bytes(chunk) + shown.closing
 
-    async def _watch(self, target: Target, options: ListOptions) -> Response:
+    async def _watch(self, request: Request, target: Target, options: ListOptions) -> Response:
         """What changes, from `resourceVersion` on; first what there is, where that is asked for.
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-watch
         """
+        shown = rendering_for(request, target.kind, "watch", self._clock.wall)
         await reached(self._store, options.revision, expired=True)
         initial = not options.revision if options.initial is None else options.initial
         since = options.revision or self._store.changed.value
@@ -203,7 +209,8 @@ class Lists:
             # A proper answer, before a stream begins, when what it needs is forgotten.
             await self._store.changes(since, 1)
         watch = Watch(
-            target=target,
+            kind=target.kind,
+            shown=shown,
             chosen=chosen(target, options.selector),
             selector=options.selector,
             since=None if initial else since,
@@ -275,13 +282,6 @@ async def _pages(
         yield page.rows
 
 
-def _head(target: Target, metadata: dict[str, str | int]) -> bytes:
-    return b'{"kind":"%bList","apiVersion":"%b","metadata":%b,"items":[' % (
-        target.kind.name.encode(),
-        target.kind.api_version.encode(),
-        to_json(metadata),
-    )
-
-
-def _list(target: Target, bodies: list[bytes], metadata: dict[str, str | int]) -> Response:
-    return Response(_head(target, metadata) + b",".join(bodies) + b"]}", media_type=JSON)
+def _list(shown: Rendering, bodies: list[bytes], metadata: dict[str, Any]) -> Response:
+    items = b",".join(map(shown.item, bodies))
+    return Response(shown.opening(metadata) + items + shown.closing, media_type=JSON)

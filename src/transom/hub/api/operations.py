@@ -52,11 +52,20 @@ def _in_query(name: str, schema: JsonObject, description: str) -> JsonObject:
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
-_PRETTY = _in_query("pretty", _TRUTH, "Whether the answer is indented.")
+_ALWAYS = (
+    _in_query("pretty", _TRUTH, "Whether the answer is indented."),
+    _in_query("timeout", _TEXT, "How long it may take, as 30s."),
+)
+_INCLUDE = _in_query(
+    "includeObject",
+    _TEXT | {"enum": ["None", "Metadata", "Object"]},
+    "What of each resource goes with the rows of a Table.",
+)
+_REVISION = _in_query("resourceVersion", _TEXT, "The revision to list at, to watch from, or to wait for.")
 _DRY_RUN = _in_query("dryRun", _TEXT | {"enum": ["All"]}, "All: do everything but keep it.")
 _WHY = _in_query("why", _TEXT | {"maxLength": 1000}, "The reason for the change, kept in the history.")
 _WRITING = (
-    _PRETTY,
+    *_ALWAYS,
     _DRY_RUN,
     _WHY,
     _in_query("fieldManager", _TEXT | {"maxLength": 128}, "Who sets the fields, by the name it goes by."),
@@ -72,7 +81,7 @@ _SELECTING = (
     _in_query("fieldSelector", _TEXT, "Only resources whose fields match."),
     _in_query("limit", _COUNT, "At most so many; `continue` in the answer says how to go on."),
     _in_query("continue", _TEXT, "Where to go on: from the answer before."),
-    _in_query("resourceVersion", _TEXT, "The revision to list at, or to watch from."),
+    _REVISION,
     _in_query(
         "resourceVersionMatch",
         _TEXT | {"enum": ["Exact", "NotOlderThan"]},
@@ -81,14 +90,15 @@ _SELECTING = (
     _in_query("timeoutSeconds", _COUNT, "How long a watch lasts."),
 )
 _LISTING = (
-    _PRETTY,
+    *_ALWAYS,
     *_SELECTING,
+    _INCLUDE,
     _in_query("watch", _TRUTH, "Tell what changes, one event a line, instead of a list."),
     _in_query("allowWatchBookmarks", _TRUTH, "Whether a watch tells how far it has come."),
     _in_query("sendInitialEvents", _TRUTH, "Whether a watch begins with everything there is."),
 )
 _DELETING = (
-    _PRETTY,
+    *_ALWAYS,
     _DRY_RUN,
     _WHY,
     _in_query("gracePeriodSeconds", _COUNT, "Taken, and of no effect."),
@@ -162,7 +172,9 @@ class _Operations:
         whole, suffix = {"200": self._kind}, subresource.capitalize()
         writing = (*_ANY, *_WRITE)
         if "get" in verbs:
-            item["get"] = self._operation("read", "get", (_PRETTY,), whole, _ANY, suffix=suffix)
+            item["get"] = self._operation(
+                "read", "get", (*_ALWAYS, _REVISION, _INCLUDE), whole, _ANY, suffix=suffix
+            )
         if "update" in verbs:
             body = _body({_JSON: self._kind, _YAML: self._kind})
             both = {**whole, "201": self._kind}

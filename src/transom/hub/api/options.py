@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from transom.hub.api.errors import OptionsError, RefusedError
 from transom.hub.api.query import Query, number, query_of, truth
+from transom.hub.api.rendering import INCLUDE_OBJECT
 from transom.hub.api.selectors import Selector, selector_of
 from transom.hub.ownership import BACKGROUND, FOREGROUND, ORPHAN
 from transom.model.errors import Problem
@@ -48,6 +49,7 @@ _LISTING = (
     "resourceVersionMatch",
     "timeoutSeconds",
     "allowWatchBookmarks",
+    INCLUDE_OBJECT,
     "sendInitialEvents",
 )
 

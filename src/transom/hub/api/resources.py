@@ -8,7 +8,6 @@ the same one. Next on the data's way: `hub.store`; and back, `errors` for what i
 import dataclasses
 from collections.abc import Iterable
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -23,7 +22,7 @@ from transom.hub.api.bodies import (
     read_resource,
     resource_from,
 )
-from transom.hub.api.errors import OptionsError, RefusedError, Subject, answer, remember_subject
+from transom.hub.api.errors import JSON, OptionsError, RefusedError, Subject, answer, remember_subject
 from transom.hub.api.gate import guarded
 from transom.hub.api.history import told_diff, told_history
 from transom.hub.api.lists import reached
@@ -36,12 +35,15 @@ from transom.hub.api.options import (
 )
 from transom.hub.api.paths import Target
 from transom.hub.api.query import number, query_of
+from transom.hub.api.rendering import INCLUDE_OBJECT, Rendering, rendering_for
+from transom.hub.api.wire import object_on_wire
 from transom.hub.changes import Change, Held, Wanted, creating, deleting, replacing, setting_status, updating
 from transom.hub.leaving import check_leaving
 from transom.hub.store import Store
 from transom.model.errors import ExistsError, NotFoundError, Problem
 from transom.model.names import LABEL_CHARACTERS_MAX
 from transom.model.resources import API_VERSION, JsonObject, Resource
+from transom.runtime.clock import Clock
 
 _HISTORY_MAX = 500
 _WARNED_MAX = 20
@@ -54,13 +56,14 @@ _NAMED_TRIES = 8
 class Resources:
     """The endpoints for single resources, over one store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
+        self._clock = clock
         self._fields = FieldManagement(store.catalog)
 
     async def create(self, request: Request, target: Target) -> Response:
         """POST to a list: 201 and the resource. With `generateName` alone, the hub makes the name."""
-        options = write_options(request, "CreateOptions")
+        options, shown = write_options(request, "CreateOptions"), self._shown(request, target)
         if target.kind.namespaced and not target.namespace:
             raise RefusedError(405, f"a {target.kind.name} is created in a tenant: namespaces/TENANT/…")
         body = await read_resource(request)
@@ -76,7 +79,7 @@ class Resources:
             wanted = creating(resource.with_status({}))
             change = self._change(request, new, wanted, options)
             try:
-                return _shown(await self._write(request, new, change), warnings, 201)
+                return _answer(shown, await self._write(request, new, change), warnings, 201)
             except ExistsError:
                 if not tries_left:
                     raise
@@ -84,30 +87,30 @@ class Resources:
 
     async def replace(self, request: Request, target: Target) -> Response:
         """PUT: the resource, or its status, made as it was sent."""
-        options = write_options(request, "UpdateOptions")
+        options, shown = write_options(request, "UpdateOptions"), self._shown(request, target)
         resource, warnings = resource_from(await read_resource(request), target, options.validation)
         wanted = _restating(resource) if target.subresource else replacing(resource)
         change = self._change(request, target, wanted, options)
-        return _shown(await self._write(request, target, change), warnings)
+        return _answer(shown, await self._write(request, target, change), warnings)
 
     async def patch(self, request: Request, target: Target) -> Response:
         """PATCH: the resource, or its status, changed by a JSON merge patch or a JSON patch, or applied."""
-        options = write_options(request, "PatchOptions", "force")
+        options, shown = write_options(request, "PatchOptions", "force"), self._shown(request, target)
         if is_applied(request):
             applied = self._fields.applying(target, await read_applied(request), options)
             change = self._change(request, target, applied, options)
             held = await self._write(request, target, change)
-            return _shown(held, applied.warnings, 201 if applied.created else 200)
+            return _answer(shown, held, applied.warnings, 201 if applied.created else 200)
         if options.force is not None:
             said = Problem("force", "may not be specified for non-apply patch", "Forbidden")
             raise OptionsError("PatchOptions", [said])
         patching = _Patching(target, await read_patch(request), options)
         change = self._change(request, target, patching, options)
-        return _shown(await self._write(request, target, change), patching.warnings)
+        return _answer(shown, await self._write(request, target, change), patching.warnings)
 
     async def delete(self, request: Request, target: Target) -> Response:
         """DELETE: the resource while it waits for its finalizers, else a Status of success."""
-        query = query_of(request, *DELETE_WORDS)
+        query, shown = query_of(request, *DELETE_WORDS), self._shown(request, target)
         options = delete_options(query, await read_options(request))
         wanted, uids = deleting(target.shown, options.resource_version, options.uid), [""]
 
@@ -125,7 +128,7 @@ class Resources:
         )
         held = await self._write(request, target, change)
         if held is not None:
-            return answer(held)
+            return _answer(shown, held)
         details = {
             "name": target.name,
             "group": target.kind.group,
@@ -138,8 +141,9 @@ class Resources:
 
     async def get(self, request: Request, target: Target) -> Response:
         """GET one resource, at least as new as `resourceVersion`."""
-        await reached(self._store, revision_in(query_of(request, "resourceVersion")))
-        return answer(target.kind.shown(await self._store.get(target.key)))
+        query, shown = query_of(request, "resourceVersion", INCLUDE_OBJECT), self._shown(request, target)
+        await reached(self._store, revision_in(query))
+        return _answer(shown, target.kind.shown(await self._store.get(target.key)))
 
     async def history(self, request: Request, target: Target) -> Response:
         """GET the changes of one name in all its lives, newest first, `limit` at once."""
@@ -162,6 +166,9 @@ class Resources:
         before = await self._store.at_generation(target.key, first)
         after = await self._store.at_generation(target.key, number(query, "to") or 0)
         return answer({"kind": "Diff", "apiVersion": API_VERSION, **told_diff(before, after)})
+
+    def _shown(self, request: Request, target: Target) -> Rendering:
+        return rendering_for(request, target.kind, "one", self._clock.wall)
 
     async def _write(self, request: Request, target: Target, change: Change) -> Held:
         view = target.kind.view
@@ -199,7 +206,7 @@ class _Patching:
         """See `hub.changes.Wanted`. The transaction may be done twice."""
         if held is None:
             raise NotFoundError(f"{self._target.shown} does not exist")
-        whole = self._patched(msgspec.to_builtins(held))
+        whole = self._patched(object_on_wire(self._target.kind, held))
         resource, self.warnings = resource_from(whole, self._target, self._options.validation)
         return (_restating(resource) if self._target.subresource else updating(resource))(held)
 
@@ -210,9 +217,10 @@ def _restating(resource: Resource) -> Wanted:
     return setting_status(resource.key, meta.uid, resource.status, meta.resource_version)
 
 
-def _shown(held: Held, warnings: Iterable[str] = (), code: int = 200) -> Response:
-    """The answer to a write, with a Warning header (RFC 7234, 5.5) for each field that was left out."""
-    response = answer(held, code)
+def _answer(shown: Rendering, held: Held, warnings: Iterable[str] = (), code: int = 200) -> Response:
+    """The answer that is one resource, with a Warning (RFC 7234, 5.5) for each field left out."""
+    assert held is not None  # noqa: S101  # what no change leaves behind has been answered
+    response = Response(shown.one(held), code, media_type=JSON)
     for warning in list(warnings)[:_WARNED_MAX]:
         text = warning.replace("\\", "\\\\").replace('"', '\\"')
         ascii_text = text.encode("ascii", "backslashreplace").decode()

@@ -19,7 +19,7 @@ from functools import cached_property
 from itertools import islice
 
 from transom.hub.api.errors import status_of
-from transom.hub.api.paths import Target
+from transom.hub.api.rendering import Rendering, line
 from transom.hub.api.selectors import Selector
 from transom.hub.store import Store
 from transom.hub.store_snapshots import Chosen, StoredChange
@@ -72,31 +72,30 @@ class Told:
         was = None if self._change.before is None else shown_as(kind, self._change.before)
         return Told(self._change._replace(body=shown_as(kind, self._change.body), before=was))
 
-    def selected(self, selector: Selector) -> bytes:
-        """The line for a watch with a selector; empty when it is none of its business."""
+    def shown(self, shown: Rendering) -> bytes:
+        """The line for a watch; made once for all who are shown what is stored as it is."""
+        return self.line if shown.as_stored else shown.line(self._change.event, self._change.body)
+
+    def selected(self, selector: Selector) -> "Told | None":
+        """The change for a watch with a selector; None when it is none of its business."""
         was = self.before is not None and selector(self.before)
         if self._change.event != "DELETED" and selector(self.now):
             if self._change.event == "ADDED" or was:
-                return self.line
-            return line("ADDED", self._change.body)
-        return self._gone if was else b""
+                return self
+            return Told(self._change._replace(event="ADDED"))
+        return self._gone if was else None
 
     @cached_property
-    def _gone(self) -> bytes:
+    def _gone(self) -> "Told":
         """That it is gone, for who saw what was before: as it was, at the revision of this change."""
         assert self.before is not None  # noqa: S101  # asked for by those who selected it
         last = self.before.with_metadata(resource_version=str(self.revision))
-        return line("DELETED", to_json(last))
+        return Told(self._change._replace(event="DELETED", body=to_json(last)))
 
 
 def shown_as(kind: Kind, stored: bytes) -> bytes:
     """What is stored, as clients of `kind` see it."""
     return stored if kind.view is None else to_json(kind.shown(from_json(stored)))
-
-
-def line(event: str, body: bytes) -> bytes:
-    """One line of a watch."""
-    return b'{"type":"%b","object":%b}\n' % (event.encode(), body)
 
 
 class Feed:
@@ -172,7 +171,8 @@ class Watch:
     `seconds` None: for as long as the client likes.
     """
 
-    target: Target
+    kind: Kind
+    shown: Rendering
     chosen: Chosen
     selector: Selector
     since: int | None = None
@@ -190,7 +190,7 @@ async def watching(store: Store, feed: Feed, clock: Clock, watch: Watch) -> Asyn
         # The answer has begun, so it must be told in it.
         status = status_of(error)
         if not isinstance(error, TransomError):
-            log.exception("watch failed", kind=watch.target.kind.name)
+            log.exception("watch failed", kind=watch.kind.name)
         yield line("ERROR", to_json(status))
 
 
@@ -209,12 +209,12 @@ async def _lines(store: Store, feed: Feed, clock: Clock, watch: Watch) -> AsyncI
             yield text
             told_at = now
         if watch.bookmarks and now - told_at >= BOOKMARK_SECONDS:
-            yield _bookmark(watch.target, seen)
+            yield _bookmark(watch, seen)
             told_at = now
         await store.changed.above(seen, min(BOOKMARK_SECONDS, ends - now))
     if watch.bookmarks:
         # Who watches on from here misses nothing and hears nothing twice.
-        yield _bookmark(watch.target, seen)
+        yield _bookmark(watch, seen)
 
 
 async def _initial(store: Store, watch: Watch, at: int) -> AsyncIterator[bytes]:
@@ -223,24 +223,27 @@ async def _initial(store: Store, watch: Watch, at: int) -> AsyncIterator[bytes]:
     while True:
         page = await store.snapshot(watch.chosen, at, after, _PAGE)
         selector = watch.selector
-        bodies = [shown_as(watch.target.kind, row.body) for row in page.rows]
-        yield b"".join(line("ADDED", body) for body in bodies if not selector or selector(from_json(body)))
+        bodies = [shown_as(watch.kind, row.body) for row in page.rows]
+        lines = (
+            watch.shown.line("ADDED", body) for body in bodies if not selector or selector(from_json(body))
+        )
+        yield b"".join(lines)
         if not page.more:
             break
         after = page.rows[-1].key
     if watch.tells_end and watch.bookmarks:
-        yield _bookmark(watch.target, at, {_INITIAL_EVENTS_END: "true"})
+        yield _bookmark(watch, at, {_INITIAL_EVENTS_END: "true"})
 
 
 def _told(watch: Watch, changes: list[Told]) -> bytes:
     """What is to be sent for some changes, all at once."""
-    seen = (told.seen_as(watch.target.kind) for told in changes)
-    return b"".join(told.selected(watch.selector) if watch.selector else told.line for told in seen)
+    seen = (told.seen_as(watch.kind) for told in changes)
+    events = (told.selected(watch.selector) if watch.selector else told for told in seen)
+    return b"".join(event.shown(watch.shown) for event in events if event is not None)
 
 
-def _bookmark(target: Target, revision: int, annotations: dict[str, str] | None = None) -> bytes:
+def _bookmark(watch: Watch, revision: int, annotations: dict[str, str] | None = None) -> bytes:
     metadata: JsonObject = {"resourceVersion": str(revision), "creationTimestamp": None}
     if annotations:
         metadata["annotations"] = annotations
-    kind = {"kind": target.kind.name, "apiVersion": target.kind.api_version}
-    return line("BOOKMARK", to_json({**kind, "metadata": metadata}))
+    return watch.shown.bookmark(metadata)
