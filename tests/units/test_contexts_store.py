@@ -37,6 +37,9 @@ def source(hub: Works, region="eu", lane=FAST) -> ContextRows:
 # --- migration -----------------------------------------------------------------------------------------
 
 
+TENANT = b'{"apiVersion":"transom.dev/v1","kind":"Tenant","metadata":{"name":"acme"}}'
+
+
 def test_a_store_without_contexts_is_migrated_and_keeps_everything(tmp_path):
     path = tmp_path / "store.db"
     config = Config()
@@ -53,12 +56,16 @@ def test_a_store_without_contexts_is_migrated_and_keeps_everything(tmp_path):
     tables = ("counter", "resources", "history", "outbox", "positions")
     with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute("INSERT INTO counter VALUES (1, 77, 5, 2)")
-        row = ("Tenant//acme", "Tenant", "", "acme", "u", 5, 4, None, None, 0, b"{}")
+        row = ("Tenant//acme", "Tenant", "", "acme", "u", 5, 4, None, None, 0, TENANT)
         db.execute("INSERT INTO resources VALUES (?,?,?,?,?,?,?,?,?,?,?)", row)
         db.execute("INSERT INTO positions VALUES ('archive', 'status', 0, 9)")
     before = {name: rows_of(path, name) for name in tables}
     database.prepare(epoch=99)
-    assert {name: rows_of(path, name) for name in tables} == before
+    # Later releases keep more of each row; and of changes before theirs they cannot tell all.
+    assert before.pop("counter") == [(1, 77, 5, 2)]
+    assert rows_of(path, "counter") == [(1, 77, 5, 6)]
+    for name, rows in before.items():
+        assert [row[: len(rows[0])] for row in rows_of(path, name)] == rows
     assert rows_of(path, "contexts") == rows_of(path, "context_state") == []
 
 

@@ -119,7 +119,12 @@ def kind(name, owner="api", reads=()):
 def test_layers_follow_from_what_owners_read():
     assert shipped().layers == {
         "Tenant": 0,
+        "Event": 0,
+        "HubKey": 0,
+        "HubRoleBinding": 0,
+        "Lease": 0,
         "Quota": 0,
+        "RoleBinding": 0,
         "Region": 0,
         "ApiKey": 0,
         "KafkaCluster": 0,

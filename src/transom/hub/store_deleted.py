@@ -117,7 +117,7 @@ def _deleted(db: Connection, key: Key) -> Deleted:
     columns = resources.c.deleted, resources.c.deleted_at, resources.c.body
     row = db.execute(select(*columns).where(resources.c.key == str(key))).first()
     if row is None:
-        raise NotFoundError(f"{key} does not exist and never did")
+        raise NotFoundError(f"{key} does not exist")
     last = from_json(row.body)
     if not row.deleted and last.deleting:
         waits = ", ".join(last.metadata.finalizers)

@@ -60,7 +60,7 @@ def at_generation(db: Connection, key: Key, generation: int) -> Event:
     known = select(func.min(history.c.generation), func.max(history.c.generation))
     low, high = db.execute(known.where(*_named(key), history.c.event != PURGED)).one()
     if low is None:
-        raise NotFoundError(f"{key} does not exist and never did, as far as is remembered")
+        raise NotFoundError(f"{key} does not exist")
     said = f"no generation {generation} is remembered; there are {low} to {high}"
     if generation < low:
         raise ExpiredError(f"{key}: {said}")

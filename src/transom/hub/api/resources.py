@@ -91,7 +91,7 @@ class Resources:
         resource, warnings = resource_from(await read_resource(request), target, options.validation)
         wanted = _restating(resource) if target.subresource else replacing(resource)
         change = self._change(request, target, wanted, options)
-        return _answer(shown, await self._write(request, target, change), warnings)
+        return _answer(shown, await self._changed(request, target, change), warnings)
 
     async def patch(self, request: Request, target: Target) -> Response:
         """PATCH: the resource, or its status, changed by a JSON merge patch or a JSON patch, or applied."""
@@ -99,14 +99,14 @@ class Resources:
         if is_applied(request):
             applied = self._fields.applying(target, await read_applied(request), options)
             change = self._change(request, target, applied, options)
-            held = await self._write(request, target, change)
+            held = await self._changed(request, target, change)
             return _answer(shown, held, applied.warnings, 201 if applied.created else 200)
         if options.force is not None:
             said = Problem("force", "may not be specified for non-apply patch", "Forbidden")
             raise OptionsError("PatchOptions", [said])
         patching = _Patching(target, await read_patch(request), options)
         change = self._change(request, target, patching, options)
-        return _answer(shown, await self._write(request, target, change), patching.warnings)
+        return _answer(shown, await self._changed(request, target, change), patching.warnings)
 
     async def delete(self, request: Request, target: Target) -> Response:
         """DELETE: the resource while it waits for its finalizers, else a Status of success."""
@@ -152,7 +152,7 @@ class Resources:
         before = number(query, "continue") or 0
         events = await self._store.history_of(target.key, limit + 1, before)
         if not events and not before:
-            raise NotFoundError(f"{target.key} does not exist and never did, as far as is remembered")
+            raise NotFoundError(f"{target.key} does not exist")  # as where nobody may know
         items = told_history(events)[:limit]
         metadata = {"continue": str(items[-1]["revision"])} if len(events) > limit else {}
         return answer({"kind": "History", "apiVersion": API_VERSION, "metadata": metadata, "items": items})
@@ -169,6 +169,18 @@ class Resources:
 
     def _shown(self, request: Request, target: Target) -> Rendering:
         return rendering_for(request, target.kind, "one", self._clock.wall)
+
+    async def _changed(self, request: Request, target: Target, change: Change) -> Resource:
+        """What there is after `change`, or was there last, when that took away the last finalizer."""
+        last: list[Resource] = []
+
+        def noting(held: Held) -> Held:
+            after = change.wanted(held)
+            last[:] = [] if after is None else [after]
+            return after
+
+        held = await self._write(request, target, dataclasses.replace(change, wanted=noting))
+        return target.kind.shown(last[0]) if held is None else held
 
     async def _write(self, request: Request, target: Target, change: Change) -> Held:
         view = target.kind.view
