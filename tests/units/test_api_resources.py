@@ -94,6 +94,12 @@ async def test_delete_waits_for_finalizers_or_is_done(api):
     assert (await api.ask("GET", f"{ROOT}/tenants/globex")).code == 404
 
 
+async def test_what_is_wrong_with_something_new_names_it(api):
+    refused = await api.ask("POST", DEPLOYMENTS, manifest(instances=-1))
+    assert refused.body["details"]["name"] == "shop"
+    assert refused.body["message"].startswith('Deployment.transom.dev "shop" is invalid:')
+
+
 async def test_delete_only_what_was_meant(api):
     created = (await api.ask("POST", DEPLOYMENTS, manifest())).body
     for wrong in ({"uid": "another"}, {"resourceVersion": "1"}):

@@ -7,6 +7,7 @@ the same one. Next on the data's way: `hub.store`; and back, `errors` for what i
 
 import dataclasses
 from collections.abc import Iterable
+from typing import cast
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -67,13 +68,13 @@ class Resources:
         if target.kind.namespaced and not target.namespace:
             raise RefusedError(405, f"a {target.kind.name} is created in a tenant: namespaces/TENANT/…")
         body = await read_resource(request)
-        prefix = _generate_name(body)
+        prefix = "" if _said(body, "name") else _said(body, "generateName")
         for tries_left in reversed(range(_NAMED_TRIES if prefix else 1)):
             if prefix:
                 body = self._named(body, prefix)
+            remember_subject(request.scope, Subject(target.kind, _said(body, "name")))
             resource, warnings = resource_from(body, target, options.validation)
             new = dataclasses.replace(target, name=resource.metadata.name)
-            remember_subject(request.scope, Subject(target.kind, new.name))
             if resource.metadata.resource_version:
                 raise RefusedError(400, "resourceVersion should not be set on objects to be created")
             wanted = creating(resource.with_status({}))
@@ -240,10 +241,8 @@ def _answer(shown: Rendering, held: Held, warnings: Iterable[str] = (), code: in
     return response
 
 
-def _generate_name(body: JsonObject) -> str:
-    """What a name is to begin with that the hub makes; empty when the client gave a name."""
+def _said(body: JsonObject, field: str) -> str:
+    """What the body's metadata has as `field`; empty where that is no text."""
     metadata = body.get("metadata")
-    if not isinstance(metadata, dict) or metadata.get("name"):  # pyright: ignore[reportUnknownMemberType]
-        return ""
-    prefix = metadata.get("generateName")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return prefix if isinstance(prefix, str) else ""
+    said = cast("JsonObject", metadata).get(field) if isinstance(metadata, dict) else None
+    return said if isinstance(said, str) else ""
