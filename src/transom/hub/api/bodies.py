@@ -24,6 +24,8 @@ from transom.hub.api.metadata import (
 from transom.hub.api.options import Validation
 from transom.hub.api.patches import UnreadablePatchError, check_json_patch, json_patched
 from transom.hub.api.paths import Target
+from transom.hub.api.protobuf import MEDIA_TYPE as PROTOBUF
+from transom.hub.api.protobuf import read_protobuf
 from transom.hub.api.wire import from_wire
 from transom.hub.changes import merge
 from transom.model.documents import check_plain, read_json, read_yaml
@@ -57,7 +59,7 @@ _READERS = {
     "text/yaml": read_yaml,
 }
 _PATCHES = (JSON_PATCH, MERGE_PATCH, APPLY_PATCH)
-_WHOLE = tuple(name for name in _READERS if name not in _PATCHES)
+_WHOLE = (*(name for name in _READERS if name not in _PATCHES), PROTOBUF)
 _INLINE_BYTES_MAX = 16 * 1024
 
 Patched = Callable[[JsonObject], JsonObject]
@@ -72,7 +74,7 @@ class Read(NamedTuple):
 
 
 async def read_resource(request: Request) -> JsonObject:
-    """The object in a body of JSON or YAML. Raises `RefusedError`: 400, 413 or 415."""
+    """The object in a body of JSON, YAML or protobuf. Raises `RefusedError`: 400, 413 or 415."""
     return _object(await _value(request, _WHOLE))
 
 
@@ -263,6 +265,8 @@ async def _bytes(request: Request) -> bytes:
 
 
 async def _parsed(body: bytes, media_type: str) -> Any:
+    if media_type == PROTOBUF:
+        return read_protobuf(body)
     try:
         text = body.decode()
         if len(body) <= _INLINE_BYTES_MAX:
