@@ -37,8 +37,8 @@ import psutil
 import uvloop
 
 from benchmarks.decision import Generated
-from benchmarks.plant import free_ports
 from benchmarks.report import figure, note, percentile
+from engines.process import free_ports
 from transom.catalog.contexts import shipped_contexts
 from transom.model.api_keys import new_api_key
 from transom.processes.lifetime import collect_seldom

@@ -7,7 +7,6 @@ Nothing is faked: the same configuration files and the same entry points as `tra
 import asyncio
 import contextlib
 import os
-import socket
 import ssl
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 
+from engines.process import free_ports
 from transom.catalog.kinds import shipped
 from transom.client.hub import HubClient
 from transom.model.resources import API_VERSION, JsonObject
@@ -37,18 +37,6 @@ _REGION = "from transom.processes.region import run_region as run"
 _GATEWAY = "from transom.processes.gateway import run_gateway as run"
 _READY_SECONDS = 30.0
 _KEYS = {"link_keys": "link-keys", "signing_key": "signing.key", "tls_authority": "authority.pem"}
-
-
-def free_ports(count: int) -> int:
-    """The first of `count` ports in a row that nobody listens on now."""
-    while True:
-        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
-            first = 0
-            for number in range(count):
-                probe = held.enter_context(socket.socket())
-                probe.bind(("127.0.0.1", first + number if first else 0))
-                first = first or probe.getsockname()[1]
-            return first
 
 
 class Part:

@@ -39,16 +39,26 @@ class MissingEngineError(Exception):
 
 def free_port() -> int:
     """A port of 127.0.0.1 on which nobody listens."""
+    return free_ports(1)
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` ports in a row on which nobody listens."""
     while True:
-        port = random.choice(PORTS)  # noqa: S311 - two starters rarely meet
-        with socket.socket() as probe:
-            # As servers do: what is left of old connections is no obstacle.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
+        first = random.choice(PORTS[: len(PORTS) - count + 1])  # noqa: S311 - two starters rarely meet
+        if all(_is_free(port) for port in range(first, first + count)):
+            return first
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As servers do: what is left of old connections is no obstacle.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 class GuardedProcess:

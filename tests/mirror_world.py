@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plant import Part, free_ports
+from benchmarks.plant import Part
 
 from engines.kafka import Brokers
+from engines.process import free_ports
 from kafka_logs import empty
 from mirror_checker import Checked, check
 from mirror_loads import Load

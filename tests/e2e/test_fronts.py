@@ -18,8 +18,9 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from benchmarks.plant import CATALOG, TENANT, Plant, deployment, free_ports, manifest
+from benchmarks.plant import CATALOG, TENANT, Plant, deployment, manifest
 
+from engines.process import free_ports
 from transom.catalog.api_key.kind import API_KEY
 from transom.model.api_keys import hash_of, new_api_key
 from transom.runtime.randomness import choose_secret

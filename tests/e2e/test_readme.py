@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
-from benchmarks.plant import free_ports
+
+from engines.process import free_ports
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_SECONDS = 60

@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import msgspec
 import pytest
-from benchmarks.plant import DEPLOYMENT, Part, Plant, deployment, free_ports
+from benchmarks.plant import DEPLOYMENT, Part, Plant, deployment
 
 from engines.kafka import Brokers
 from engines.postgres import Postgres
+from engines.process import free_ports
 from kafka_logs import empty, kafka_log
 from transom.client.hub import ApiError, HubClient
 from transom.logs.protocol import Entry, Log, TopicPartition

@@ -13,9 +13,10 @@ from pathlib import Path
 import aiohttp
 import msgspec
 import pytest
-from benchmarks.plant import Part, free_ports
+from benchmarks.plant import Part
 from tests.context_parts import a_key, canaries, key_name, key_record, route_record
 
+from engines.process import free_ports
 from transom.logs.protocol import TopicPartition
 from transom.logs.records import from_entry, to_message
 from transom.logs.server import log_server
