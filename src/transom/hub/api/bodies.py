@@ -22,7 +22,12 @@ from transom.hub.api.metadata import (
     without_nulls,
 )
 from transom.hub.api.options import Validation
-from transom.hub.api.patches import UnreadablePatchError, check_json_patch, json_patched
+from transom.hub.api.patches import (
+    TooManyOperationsError,
+    UnreadablePatchError,
+    check_json_patch,
+    json_patched,
+)
 from transom.hub.api.paths import Target
 from transom.hub.api.protobuf import MEDIA_TYPE as PROTOBUF
 from transom.hub.api.protobuf import read_protobuf
@@ -89,7 +94,10 @@ async def read_applied(request: Request) -> JsonObject:
 
 
 async def read_patch(request: Request) -> Patched:
-    """What a JSON merge patch (RFC 7396) or a JSON patch (RFC 6902) does. Raises `RefusedError`."""
+    """What a JSON merge patch (RFC 7396) or a JSON patch (RFC 6902) does.
+
+    Raises `RefusedError`: 400, 413 or 415.
+    """
     said = _said_media_type(request)
     if said not in _PATCHES:
         accepted = ", ".join(_PATCHES)
@@ -104,6 +112,8 @@ async def read_patch(request: Request) -> Patched:
         return partial(_json_patched, operations=check_json_patch(value))
     except UnreadablePatchError as error:
         raise RefusedError(400, str(error)) from None
+    except TooManyOperationsError as error:
+        raise RefusedError(413, str(error)) from None
 
 
 async def read_options(request: Request) -> JsonObject:

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable
 from typing import Any, cast
 
+from transom.model.documents import check_plain
 from transom.model.errors import InvalidError, Problem
 from transom.model.resources import to_json
 
@@ -31,13 +32,21 @@ class UnreadablePatchError(Exception):
     """It is not a JSON patch at all, whatever it is applied to."""
 
 
+class TooManyOperationsError(Exception):
+    """It is a longer JSON patch than is done at once."""
+
+
 def check_json_patch(patch: Any) -> list[dict[str, Any]]:
-    """The operations of a JSON patch (RFC 6902, 4). Raises `UnreadablePatchError`."""
+    """The operations of a JSON patch (RFC 6902, 4).
+
+    Raises `UnreadablePatchError` and `TooManyOperationsError`.
+    """
     if not isinstance(patch, list):
         raise UnreadablePatchError("a JSON patch is a list of operations: [{op, path, …}, …]")
     operations = cast("list[Any]", patch)
     if len(operations) > OPERATIONS_MAX:
-        raise UnreadablePatchError(f"the patch has {len(operations)} operations; at most {OPERATIONS_MAX}")
+        said = f"The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {len(operations)}"
+        raise TooManyOperationsError(f"Request entity too large: {said}")
     for number, operation in enumerate(operations):
         wrong = _wrong(operation)
         if wrong:
@@ -76,6 +85,8 @@ class _Patching:
             self._move(_tokens(operation["from"]), path)
         elif kind == "copy":
             value = _at(self.document, _tokens(operation["from"]))
+            # A few lines could nest an object in itself again and again, deeper than can be written out.
+            check_plain(value, "what the patch copies")
             self._copied_bytes += len(to_json(value))
             if self._copied_bytes > COPIED_BYTES_MAX:
                 raise _CannotError(f"the patch copies more than {COPIED_BYTES_MAX // 1024**2} MiB")
