@@ -15,12 +15,15 @@ from tls_parts import TRUST
 from transom.client.hub import HubClient
 from transom.hub.access.limits import LimitsConfig
 from transom.hub.api.app import hub_api
+from transom.hub.audit import Audit
 from transom.hub.store import Store
 from transom.model.resources import JsonObject
 from transom.runtime.http import serve
 from transom.runtime.secret_files import hash_secret
+from transom.runtime.signing import new_signer
 from transom.runtime.tasks import WorkerState
 
+SIGNER = new_signer()
 KEY = "the-administrators-key"
 ROOT = "/apis/transom.dev/v1"
 DEPLOYMENTS = f"{ROOT}/namespaces/acme/deployments"
@@ -85,6 +88,7 @@ async def served(
             clock=CLOCK,
             contexts=contexts(store),
             limits=limits,
+            audit=Audit(store, SIGNER, CLOCK),
         )
         ports: asyncio.Queue[int] = asyncio.Queue()
         async with asyncio.TaskGroup() as group:

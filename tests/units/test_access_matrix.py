@@ -64,6 +64,8 @@ PAGES = {
     "/metrics": "operator",
     "/hub/layers": "operator",
     "/hub/regions": "operator",
+    "/hub/audit": "operator",
+    "/hub/audit/head": "operator",
     "/hub/contexts": "operator",
     "/hub/contexts/diff": "operator",
     "/hub/contexts/restore": "operator",
@@ -142,6 +144,7 @@ def routes_of(store) -> list[Any]:
         states=list,
         clock=CLOCK,
         contexts=object(),  # type: ignore[arg-type]
+        audit=object(),  # type: ignore[arg-type]
     )
     return app._app.routes  # type: ignore[attr-defined]
 

@@ -315,6 +315,12 @@ async def test_a_store_cannot_be_made_on_a_full_disk(small_disk: Path) -> None:
     await store.close()
 
 
+AUDITED = (
+    "SELECT h.revision, h.audit_digest, h.audit_hash, c.audit_hash, c.audit_base, c.audit_base_revision"
+    " FROM history AS h, counter AS c ORDER BY 1"
+)
+
+
 async def test_what_the_release_before_stored_is_kept_and_can_be_brought_back(tmp_path: Path) -> None:
     path = tmp_path / "hub.db"
     store = await open_store(path)
@@ -326,11 +332,15 @@ async def test_what_the_release_before_stored_is_kept_and_can_be_brought_back(tm
     await make(store, its)
     await store.write(people(its, deleting(its.key)))
     await store.close()
+    audited = rows_of(path, AUDITED)
     script = (
         "DROP TABLE dependents; DROP INDEX resources_restorable;"
         "ALTER TABLE resources DROP COLUMN deleted_at;"
         "ALTER TABLE history DROP COLUMN source; ALTER TABLE history DROP COLUMN before;"
-        "UPDATE alembic_version SET version_num = '0003'"
+        "DROP INDEX history_purges; ALTER TABLE history DROP COLUMN audit_digest;"
+        "ALTER TABLE history DROP COLUMN audit_hash;"
+        "ALTER TABLE counter DROP COLUMN audit_hash; ALTER TABLE counter DROP COLUMN audit_base;"
+        "ALTER TABLE counter DROP COLUMN audit_base_revision; UPDATE alembic_version SET version_num = '0003'"
     )
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.executescript(script)
@@ -341,4 +351,5 @@ async def test_what_the_release_before_stored_is_kept_and_can_be_brought_back(tm
     assert rows_of(path, "SELECT key, deleted_at FROM resources WHERE deleted_at IS NOT NULL") == [
         (str(its.key), deleted.at)
     ]
+    assert rows_of(path, AUDITED) == audited, "the chain is made of what is there, as if it had always been"
     assert rows_of(path, "SELECT key, owner_uid FROM dependents") == [(str(its.key), owner.metadata.uid)]

@@ -35,6 +35,7 @@ VERBS = {
     "keys": ("keys", "Make, list and revoke API keys."),
     "auth": ("auth", "Who you are to the hub, what you may do, and keys to the hub itself."),
     "contexts": ("contexts", "What regions are told, and what guards hold back: show, freeze, allow."),
+    "audit": ("audit", "Export every change, in lines that hold each other; verify that none was touched."),
     "kubeconfig": ("kubeconfig", "How kubectl, and what else reads a kubeconfig, finds the hub."),
     "version": ("inspect", "Which release this is, and which the hub is."),
 }

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
+from transom.model.audit import SignedHead
 from transom.model.errors import UNREADABLE, TransomError, UnreachableError
 from transom.model.kinds import Kind
 from transom.model.resources import JsonObject, Resource, to_json
@@ -221,6 +222,19 @@ class HubClient:
         return msgspec.json.decode(await self._ask("POST", f"{_path(kind, tenant, name)}/{verb}", query))
 
     # --- the hub itself ---
+
+    async def audit(self, since: str = "", tenant: str = "") -> AsyncGenerator[bytes]:
+        """Every change of what was declared after `since` (a revision, or a time), as `model.audit` says."""
+        timeout = aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS, sock_read=_QUIET_SECONDS)
+        query = {"since": since, "tenant": tenant}
+        async with self._request("GET", "/hub/audit", query, timeout=timeout) as response:
+            async for line in response.content:
+                yield line
+
+    async def audit_head(self, revision: int) -> SignedHead:
+        """Where the audit was at this revision, signed. Raises `ApiError` 410 when that is forgotten."""
+        body = await self._ask("GET", "/hub/audit/head", {"revision": str(revision)})
+        return msgspec.json.decode(body, type=SignedHead)
 
     async def layers(self) -> list[JsonObject]:
         """Every kind with its floor: {kind, plural, layer, owner, statusOwner, reads}."""

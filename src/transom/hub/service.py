@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from transom.hub.access.issuers import OidcIssuer
 from transom.hub.api.app import hub_api
 from transom.hub.api.elsewhere import Elsewhere
+from transom.hub.audit import Audit
 from transom.hub.config import HubConfig
 from transom.hub.contexts.service import Contexts, check_subjects
 from transom.hub.contexts.signer import hub_signer
@@ -126,6 +127,7 @@ async def running_hub(
             states=group.states.values,
             clock=clock,
             contexts=contexts,
+            audit=Audit(store, signer, clock),
             elsewhere=Elsewhere(duties, ROADS, there),
             issuers=issuers,
             limits=config.limits,

@@ -6,15 +6,16 @@ Next on the data's way: `undeletion`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, insert, or_, select, update
 
+from transom.hub import store_audit
 from transom.hub.changes import Actor
 from transom.hub.store_counter import locked_revision
-from transom.hub.store_history import PURGED, forgotten_upto
+from transom.hub.store_history import forgotten_upto
 from transom.hub.store_rows import history_row, outbox_row
-from transom.hub.store_schema import counter, dependents, history, outbox, resources
+from transom.hub.store_schema import PURGED, counter, dependents, history, outbox, resources
 from transom.model.errors import (
     ConflictError,
     ExpiredError,
@@ -85,6 +86,7 @@ def purge(
     """Take away for good what was deleted under `keys`; what cannot be brought back anyway is left alone."""
     since = locked_revision(db, known)
     purged: list[Key] = []
+    records: list[dict[str, Any]] = []
     regions: set[str] = set()
     for key in keys:
         mine = (resources.c.key == str(key)) & resources.c.deleted & resources.c.deleted_at.is_not(None)
@@ -102,11 +104,12 @@ def purge(
         )
         db.execute(delete(dependents).where(dependents.c.key == str(key)))
         _empty_history(db, key)
-        db.execute(insert(history), [history_row(actor, PURGED, last, body, revision, now, why)])
+        records.append(history_row(actor, PURGED, last, body, revision, now, why))
         db.execute(insert(outbox), [outbox_row(PURGED, last, revision, "", randomness)])
         if row.region:
             regions.add(row.region)
     if purged:
+        store_audit.append(db, records)
         db.execute(update(counter).values(revision=since + len(purged)))
     return Purged(
         purged, since, since + len(purged), frozenset(key.kind for key in purged), frozenset(regions)
@@ -186,8 +189,11 @@ def _emptied(resource: Resource, revision: int) -> Resource:
 
 
 def _empty_history(db: Connection, key: Key) -> None:
-    """Who changed it when and why stays for as long as all history does; what it was does not."""
-    query = select(history.c.revision, history.c.body).where(*_of(key))
+    """Who changed it when and why stays for as long as all history does; what it was does not.
+
+    The audit keeps the digests of what it was; records of earlier purges stand in it as they are.
+    """
+    query = select(history.c.revision, history.c.body).where(*_of(key), history.c.event != PURGED)
     rows = db.execute(query.order_by(history.c.revision)).all()
     if rows:
         emptied = (

@@ -3,15 +3,13 @@
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Select, case, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, Select, case, delete, func, select, update
 
-from transom.hub.store_schema import counter, history, resources
+from transom.hub import store_audit
+from transom.hub.store_schema import PURGED, counter, history
 from transom.model.errors import ExpiredError, InvalidError, NotFoundError, Problem
 from transom.model.names import Key
 from transom.model.resources import Resource, from_json
-
-PURGED = "PURGED"
-"""The event that ends a retention: what was deleted cannot be brought back any more."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -78,17 +76,10 @@ def _named(key: Key) -> tuple[ColumnElement[bool], ...]:
 
 def prune(db: Connection, status_before: str, all_before: str) -> None:
     """See `Store.prune_history`."""
-    old = (history.c.at < all_before) | (history.c.described.is_(False) & (history.c.at < status_before))
-    # What can be brought back comes back as it was when its deletion was asked for, however long that took.
-    needed = exists().where(
-        resources.c.kind == history.c.kind,
-        resources.c.namespace == history.c.namespace,
-        resources.c.name == history.c.name,
-        resources.c.deleted_at.is_not(None),
-    )
-    old &= ~(history.c.described & needed)
-    newest = db.execute(select(func.max(history.c.revision)).where(old)).scalar()
-    if newest is not None:
+    last = store_audit.forget(db, all_before)
+    old = history.c.described.is_(False) & (history.c.at < max(status_before, all_before))
+    newest = max(last, db.execute(select(func.max(history.c.revision)).where(old)).scalar() or 0)
+    if newest:
         db.execute(delete(history).where(old))
         db.execute(update(counter).values(pruned_revision=forgotten_upto(newest)))
 

@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, bindparam, delete, insert, update
 
+from transom.hub import store_audit
 from transom.hub.changes import Actor, Held
 from transom.hub.store_engine import put
-from transom.hub.store_schema import counter, dependents, history, outbox, resources
+from transom.hub.store_schema import counter, dependents, outbox, resources
 from transom.model.kinds import PEOPLE, REGION, Kind
 from transom.model.names import Key
 from transom.model.resources import Resource, to_json
@@ -104,7 +105,7 @@ def write_rows(
     if restated:
         db.execute(_RESTATE, restated)
     _write_owners(db, accepted)
-    db.execute(insert(history), events)
+    store_audit.append(db, events)
     if messages:
         db.execute(insert(outbox), messages)
     db.execute(update(counter).values(revision=first + len(accepted) - 1))

@@ -1,13 +1,15 @@
 """The tables of the hub's store. `migrations/` makes them; a test holds that both agree.
 
 - `counter`: one row. `revision` rises with every write, under the row's lock, so commit order and revision
-  order are the same. `epoch` is this storage's incarnation.
+  order are the same. `epoch` is this storage's incarnation. `audit_hash` is that of the newest change in the
+  history that was described, `audit_base` and `audit_base_revision` those of the newest one forgotten.
 - `resources`: the newest state of each resource; a deleted one stays as a row with `deleted`, so that
   publishers learn of it. `described_revision` rises with all but the status. `deleted_at` is when, for as
   long as it can be brought back.
 - `history`: every change with who, when, why and what. Watches read it, too. `described` tells changes of
   what was declared, which are kept long, from those of the status alone. `source` is from where.
   `before` is what the change replaced: what lists and watches of an earlier revision show.
+  `audit_digest` and `audit_hash` chain what was declared, also what was purged since; see `store_audit`.
 - `dependents`: for whom a resource that people own was made (`ownerReferences`), deleted ones included;
   what controllers made is found by `resources.owner_uid`.
 - `outbox`: what the relay carries to the hub's log. The columns Debezium's outbox event router expects:
@@ -37,8 +39,11 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration, so that a start with nothing to migrate need not load the tool for it."""
+
+PURGED = "PURGED"
+"""The event that ends a retention: what was deleted cannot be brought back any more."""
 
 TEXT = String().with_variant(String(collation="C"), "postgresql")
 """Sorts by the bytes of UTF-8 on every engine, whatever language a database was made for."""
@@ -52,6 +57,9 @@ counter = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("pruned_revision", BigInteger, nullable=False),
+    Column("audit_hash", LargeBinary),
+    Column("audit_base", LargeBinary),
+    Column("audit_base_revision", BigInteger, nullable=False, server_default="0"),
 )
 
 resources = Table(
@@ -109,8 +117,13 @@ history = Table(
     Column("body", LargeBinary, nullable=False),
     Column("before", LargeBinary),
     Column("source", TEXT, nullable=False, server_default=""),
+    Column("audit_digest", LargeBinary),
+    Column("audit_hash", LargeBinary),
 )
-Index("history_by_key", history.c.kind, history.c.namespace, history.c.name, history.c.revision)
+_BY_KEY = history.c.kind, history.c.namespace, history.c.name, history.c.revision
+Index("history_by_key", *_BY_KEY)
+_PURGES = text(f"event = '{PURGED}'")
+Index("history_purges", *_BY_KEY, sqlite_where=_PURGES, postgresql_where=_PURGES)
 
 outbox = Table(
     "outbox",

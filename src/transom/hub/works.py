@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+from transom.hub.audit import Audit
 from transom.hub.config import HubConfig
 from transom.hub.contexts.service import Contexts
 from transom.hub.duties import keeping_its_fence
@@ -18,6 +19,7 @@ from transom.hub.fleeting import forget_fleeting
 from transom.hub.garbage import GarbageCollector
 from transom.hub.network import RoadNetwork
 from transom.hub.relay import Relay
+from transom.hub.self_check import check_now_and_then
 from transom.hub.shards import COUNT, Shards
 from transom.hub.store import Store
 from transom.hub.undeletion import purge_expired
@@ -166,7 +168,12 @@ class Works:
                 await store.prune_history(rfc3339(now - _STATUS_HISTORY_SECONDS), kept_since)
                 await forget_fleeting(store, self.clock)
 
-        async with self.workers.running("housekeeping", tidy):
+        audit = Audit(store, self.about_contexts.signer, self.clock)
+        checks = partial(check_now_and_then, store, audit, self.clock, self.randomness)
+        async with (
+            self.workers.running("housekeeping", tidy),
+            self.workers.running("self-check", checks),
+        ):
             yield
 
     @contextlib.asynccontextmanager

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from transom.hub.access.identity import Identity, Issuer
 from transom.hub.access.limits import Limits, LimitsConfig
 from transom.hub.access.table import AccessTable
+from transom.hub.api.audit import AuditPages
 from transom.hub.api.contexts import ContextPages, Contexts
 from transom.hub.api.discovery import Discovery
 from transom.hub.api.door import Door
@@ -31,6 +32,7 @@ from transom.hub.api.resources import Resources
 from transom.hub.api.reviews import VIRTUAL, Reviews
 from transom.hub.api.served import served_of
 from transom.hub.api.undo import Undo
+from transom.hub.audit import Audit
 from transom.hub.store import Store
 from transom.model.errors import TransomError
 from transom.model.kinds import Catalog
@@ -60,12 +62,13 @@ def hub_api(
     elsewhere: Elsewhere | None = None,
     issuers: Sequence[Issuer] = (),
     limits: LimitsConfig | None = None,
+    audit: Audit | None = None,
 ) -> AsgiApp:
     """The API over `store`, as an ASGI application.
 
     `admin_key_hash` is `hash_secret` of the administrator's key; `states` says what the hub's workers do.
-    Without `contexts` it has no pages for them. `elsewhere` is for a hub of several processes. Tokens of
-    `issuers` are believed.
+    Without `contexts` or `audit` it has no pages for them. `elsewhere` is for a hub of several processes.
+    Tokens of `issuers` are believed.
     """
     table = AccessTable(store)
     gate = Gate(table)
@@ -85,6 +88,7 @@ def hub_api(
             Route("/hub/regions", there(pages.regions)),
             *about_processes,
             *about_contexts,
+            *([] if audit is None else AuditPages(audit).routes()),
             *Reviews(gate).routes(),
             *(
                 route

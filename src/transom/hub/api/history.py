@@ -6,7 +6,8 @@ Pure: from the store's events to the API's answers. Next on the data's way: `res
 from collections.abc import Sequence
 
 from transom.hub.differences import differences
-from transom.hub.store_history import PURGED, Event
+from transom.hub.store_history import Event
+from transom.hub.store_schema import PURGED
 from transom.model.resources import JsonObject
 
 

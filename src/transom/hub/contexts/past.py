@@ -5,8 +5,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, select
 
 from transom.hub.store import Store
-from transom.hub.store_history import PURGED
-from transom.hub.store_schema import history, resources
+from transom.hub.store_schema import PURGED, history, resources
 from transom.model.names import Key
 from transom.model.resources import Resource, from_json
 
