@@ -177,6 +177,27 @@ def test_each_thing_is_named_with_its_line_and_revision() -> None:
     ]
 
 
+def stripped(line: bytes) -> bytes:
+    """The line without its change, as a tenant's export has those of others."""
+    told = msgspec.json.decode(line)
+    del told["change"]
+    return msgspec.json.encode(told) + b"\n"
+
+
+def test_what_the_hashes_alone_would_let_pass_is_found_too() -> None:
+    spaced = LINES[0].replace(b'"after":0', b'"after": 0')
+    assert any("line 1: is not written as the hub writes it" in each for each in found([spaced, *LINES[1:]]))
+    lacking = found([*LINES[:2], stripped(LINES[2]), *LINES[3:]])
+    assert lacking[0] == "line 3 (revision 2): lacks its change"
+    (hidden,) = found([*TENANTS[:3], stripped(TENANTS[3]), *TENANTS[4:]])
+    assert hidden.startswith("line 10: was signed for 8 changes after revision 0, 4 of them shown")
+    others, _ = export(range(2, 10))
+    (other,) = found([*LINES[:-1], others[-1]])
+    assert other == "line 10: was signed for other changes than those before it"
+    digest = msgspec.json.decode(TENANTS[2])["digest"].encode()
+    assert found([*TENANTS[:2], TENANTS[2].replace(digest, digest.upper()), *TENANTS[3:]])
+
+
 def test_a_chain_written_anew_is_found_by_its_signature() -> None:
     forged, _ = export(range(1, 9), by=new_signer())
     assert found(forged, signer="") == [], "it is whole in itself: only the key tells"
