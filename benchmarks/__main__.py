@@ -11,6 +11,7 @@ import psutil
 SCRIPTS = (
     "propagation",
     "throughput",
+    "api",
     "idle",
     "cache",
     "decision",
