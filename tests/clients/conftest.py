@@ -1,5 +1,8 @@
 """One hub, in a process of its own, for all tests of a worker; each test has names of its own."""
 
+import gc
+import warnings
+
 import pytest
 
 from clients_parts import Kubectl, served
@@ -7,6 +10,15 @@ from engines import kubectl as kubectls
 from engines.jars import required
 from engines.process import MissingEngineError
 from engines_fixtures import NOT_TESTED
+
+
+@pytest.fixture(autouse=True)
+def let_go():
+    """Connections that clients forget to close are their affair, and no later test's."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
