@@ -91,6 +91,16 @@ def test_a_label_selector_means_what_it_says(wanted, labels, gap):
     assert selected is all(each.holds(labels) for each in wanted)
 
 
+def test_what_is_compared_is_greater_or_less_and_not_equal():
+    texts = ("n>1", "n<1", "n>0", "n<2")
+    assert [selector_of(DEPLOYMENT, text, "")(labelled({"n": "1"})) for text in texts] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
 @given(st.text(st.sampled_from("ab1 =!,()<>-/._in\\\u0661"), max_size=12))
 def test_whatever_text_is_a_selector_or_is_refused_and_never_selects_all_by_mistake(text):
     read = read_or_refused(text, "")
