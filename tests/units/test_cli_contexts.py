@@ -315,9 +315,6 @@ async def test_an_override_lasts_for_a_while_and_can_be_given_again(hub):
         (["restore", "apikey", "--why", "y"], "--to"),
         (["restore", "apikey", "--to", "0", "--why", "y"], "--to"),
         (["restore", "apikey", "--to", "7"], "--why"),
-        (["restore", "apikey", "--to", "7", "--name", "ci", "--why", "y"], "-n"),
-        (["restore", "tenant", "--to", "7", "-n", "acme", "--why", "y"], "belongs to no tenant"),
-        (["restore", "nope", "--to", "7", "--why", "y"], "unknown kind 'nope'"),
     ],
 )
 def test_wrong_usage_is_told(arguments, said):
@@ -353,12 +350,58 @@ def test_a_signing_key_is_made_only_when_asked_for_and_never_over_another(tmp_pa
 # --- restore -------------------------------------------------------------------------------------------
 
 
+KINDS = {
+    "GET /api": {"items": []},
+    "GET /apis": {
+        "items": [
+            {
+                "metadata": {"name": "transom.dev"},
+                "versions": [
+                    {
+                        "version": "v1",
+                        "resources": [
+                            {
+                                "resource": f"{name.lower()}s",
+                                "responseKind": {"group": "transom.dev", "version": "v1", "kind": name},
+                                "scope": scope,
+                                "verbs": ["get"],
+                                "shortNames": short,
+                            }
+                            for name, scope, short in (
+                                ("ApiKey", "Namespaced", ["key"]),
+                                ("Tenant", "Cluster", []),
+                            )
+                        ],
+                    }
+                ],
+            }
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["apikey", "--name", "ci"], "-n"),
+        (["tenant", "-n", "acme"], "belongs to no tenant"),
+        (["nope"], "unknown kind 'nope'; there are ApiKey, Tenant"),
+    ],
+)
+async def test_what_cannot_be_restored_is_not_asked_for(tmp_path, arguments, said):
+    async with told(tmp_path, KINDS) as asked:
+        refused = await transom("contexts", "restore", *arguments, "--to=7", "--why=y", cwd=tmp_path)
+        assert {what for what, *_ in asked.asked} == set(KINDS)
+    assert (refused.code, refused.out) == (2, "")
+    assert said in refused.err
+
+
 async def test_restore_says_what_it_did_and_what_it_left(tmp_path):
     done = {
         "items": [{"key": "ApiKey/acme/ci", "change": "changed"}],
         "skipped": [{"key": "ApiKey/acme/old", "why": "it was revoked since"}],
     }
-    async with told(tmp_path, {"POST /hub/contexts/restore": done}) as asked:
+    async with told(tmp_path, {**KINDS, "POST /hub/contexts/restore": done}) as asked:
         options = ("--to", "41", "-n", "acme", "--why", "a bad roll-out")
         text = await transom("contexts", "restore", "key", *options, cwd=tmp_path)
         async with HubClient(asked.address, KEY, TRUST.client) as client:
@@ -366,10 +409,11 @@ async def test_restore_says_what_it_did_and_what_it_left(tmp_path):
             with pytest.raises(ApiError):
                 await client.contexts()
         await transom("contexts", "restore", "api_key", *options, cwd=tmp_path)
-        assert asked.asked[-1][2] == asked.asked[0][2], "holds and rows call its context so"
+        wanted = [body for what, _, body in asked.asked if what.startswith("POST")]
+        assert wanted[-1] == wanted[0], "holds and rows call its context so"
     assert (text.code, text.out) == (0, "ApiKey/acme/ci changed\n")
     assert text.err == "ApiKey/acme/old left as it is: it was revoked since\n"
-    assert asked.asked[0][2] == {
+    assert wanted[0] == {
         "kind": "ApiKey",
         "tenant": "acme",
         "name": "",

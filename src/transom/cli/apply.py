@@ -22,9 +22,10 @@ from transom.cli.common import (
 )
 from transom.cli.exit_codes import REFUSED
 from transom.cli.failures import mistakes_of, tell_one
-from transom.cli.manifests import Manifest, read_manifests
+from transom.cli.manifests import Document, Manifest, manifests_in, read_documents
 from transom.cli.output import echo_json
 from transom.client.hub import ApiError, HubClient
+from transom.client.kinds import kinds_of
 from transom.model.kinds import Kind
 from transom.model.resources import JsonObject
 
@@ -48,7 +49,12 @@ def apply_command(files: tuple[str, ...], tenant: str, why: str, output: str, wa
         _, result = await client.apply(manifest.kind, manifest.body, inside, why)
         return result
 
-    run(_all(way, _readable(files), tenant, output, one))
+    documents = read_documents(files)
+
+    async def declared(client: HubClient) -> list[Manifest]:
+        return await _readable(client, documents)
+
+    run(_all(way, declared, tenant, output, one))
 
 
 @click.command("delete")
@@ -71,17 +77,22 @@ def delete_command(
     """Delete KIND NAME, or what the documents in FILE declare, the last one first."""
     if bool(files) == bool(kind) or bool(kind) != bool(name):
         raise click.UsageError("say what to delete: KIND NAME, or -f FILE")
-    manifests = _readable(files)[::-1] if files else [Manifest("", kind_called(str(kind)), str(name), "", {})]
+    documents = read_documents(files)
+
+    async def last_first(client: HubClient) -> list[Manifest]:
+        if files:
+            return (await _readable(client, documents))[::-1]
+        return [Manifest("", await kind_called(client, str(kind)), str(name), "", {})]
 
     async def one(client: HubClient, manifest: Manifest, inside: str) -> str:
         held = await client.delete(manifest.kind, manifest.name, inside, why)
         return "deleted" if held is None else f"deleting, waits for {', '.join(held.metadata.finalizers)}"
 
-    run(_all(way, manifests, tenant, output, one))
+    run(_all(way, last_first, tenant, output, one))
 
 
-def _readable(files: tuple[str, ...]) -> list[Manifest]:
-    manifests, errors = read_manifests(files)
+async def _readable(client: HubClient, documents: list[Document]) -> list[Manifest]:
+    manifests, errors = manifests_in(documents, await kinds_of(client))
     if errors:
         for error in errors:
             tell_one(error)
@@ -92,15 +103,16 @@ def _readable(files: tuple[str, ...]) -> list[Manifest]:
 
 async def _all(
     way: Way,
-    manifests: list[Manifest],
+    found: Callable[[HubClient], Awaitable[list[Manifest]]],
     tenant: str,
     output: str,
     one: Callable[[HubClient, Manifest, str], Awaitable[str]],
 ) -> None:
-    """Do `one` with each manifest, in order; what was refused is told, and told of at the end."""
+    """Do `one` with each manifest `found`, in order; what was refused is told, and told of at the end."""
     results: list[JsonObject] = []
     refused = 0
     async with way.connect() as client:
+        manifests = await found(client)
         for manifest in manifests:
             named = reference(manifest.kind, manifest.name)
             told: JsonObject = {"kind": manifest.kind.name, "name": manifest.name}

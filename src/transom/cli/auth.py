@@ -86,10 +86,10 @@ async def _whoami(way: Way) -> None:
 
 async def _can_i(way: Way, verb: str, what: str, tenant: str) -> None:
     called, _, name = what.partition("/")
-    kind = kind_called(called)
-    wish = {"verb": verb, "group": kind.group, "resource": kind.plural, "namespace": tenant, "name": name}
-    spec: JsonObject = {"resourceAttributes": wish}
     async with way.connect() as client:
+        kind = await kind_called(client, called)
+        wish = {"verb": verb, "group": kind.group, "resource": kind.plural, "namespace": tenant, "name": name}
+        spec: JsonObject = {"resourceAttributes": wish}
         told = await client.review("authorization.k8s.io", "SelfSubjectAccessReview", spec)
     click.echo("yes" if told["status"]["allowed"] else "no")
     if not told["status"]["allowed"]:

@@ -8,17 +8,16 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from transom.catalog.kinds import shipped
+from transom.catalog.tenant.kind import TENANT
 from transom.cli.output import harmless
 from transom.client.config import ClientConfig, find, read_key, whom_to_trust
 from transom.client.hub import HubClient
+from transom.client.kinds import kinds_of
 from transom.model.errors import NotFoundError
 from transom.model.kinds import Kind
 from transom.runtime.clock import SystemClock, rfc3339
 
 C = TypeVar("C", bound=Callable[..., Any])
-
-TENANT = shipped()["Tenant"]
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -105,20 +104,20 @@ def time_after(option: str, seconds: float) -> str:
         raise click.UsageError(f"{option}: is too far away to be written as a time") from None
 
 
-def kind_called(name: str) -> Kind:
-    """The kind that people call `name`. Raises `click.UsageError`."""
+async def kind_called(hub: HubClient, name: str) -> Kind:
+    """The kind that people call `name`, as `hub` serves it. Raises `click.UsageError`."""
     try:
-        return shipped().named(name)
+        return (await kinds_of(hub)).named(name)
     except NotFoundError as error:
         raise click.UsageError(str(error)) from None
 
 
-def split_reference(reference: str) -> tuple[Kind, str]:
-    """The kind and name in KIND/NAME. Raises `click.UsageError`."""
-    kind, slash, name = reference.partition("/")
+def split_reference(reference: str) -> tuple[str, str]:
+    """What the kind is called, and the name, in KIND/NAME. Raises `click.UsageError`."""
+    called, slash, name = reference.partition("/")
     if not slash or not name:
         raise click.UsageError(f"expected KIND/NAME, as deployment/shop, not {reference!r}")
-    return kind_called(kind), name
+    return called, name
 
 
 def reference(kind: Kind, name: str) -> str:

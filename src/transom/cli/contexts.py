@@ -146,12 +146,8 @@ def restore_command(
     since then is left out, and told.
     """
     # What holds and keys of rows print is the name of a context kind: `api_key` is made of an ApiKey.
-    found = kind_called({each.name: each.subject for each in CONTEXTS}.get(kind, kind))
-    if tenant and not found.namespaced:
-        raise click.UsageError(f"a {found.name} belongs to no tenant; leave -n out")
-    if name and found.namespaced and not tenant:
-        raise click.UsageError("say whose it is, with -n")
-    run(_restore(way, found, revision, tenant, name, why, output))
+    called = {each.name: each.subject for each in CONTEXTS}.get(kind, kind)
+    run(_restore(way, called, revision, tenant, name, why, output))
 
 
 async def _status(way: Way, output: str) -> None:
@@ -243,9 +239,14 @@ async def _allow(way: Way, hold: str, up_to: int | None, seconds: float, why: st
 
 
 async def _restore(
-    way: Way, kind: Kind, revision: int, tenant: str, name: str, why: str, output: str
+    way: Way, called: str, revision: int, tenant: str, name: str, why: str, output: str
 ) -> None:
     async with way.connect() as client:
+        kind = await kind_called(client, called)
+        if tenant and not kind.namespaced:
+            raise click.UsageError(f"a {kind.name} belongs to no tenant; leave -n out")
+        if name and kind.namespaced and not tenant:
+            raise click.UsageError("say whose it is, with -n")
         told = await client.contexts_restore(kind, revision, tenant, name, why)
     if output == "json":
         echo_json(told)

@@ -28,11 +28,12 @@ _CHANGES_SHOWN = 10
 @hub_options
 def describe_command(kind: str, name: str, tenant: str, output: str, way: Way) -> None:
     """All there is to say of the resource of KIND called NAME."""
-    run(_describe(way, kind_called(kind), name, tenant, output))
+    run(_describe(way, kind, name, tenant, output))
 
 
-async def _describe(way: Way, kind: Kind, name: str, tenant: str, output: str) -> None:
+async def _describe(way: Way, called: str, name: str, tenant: str, output: str) -> None:
     async with way.connect() as client:
+        kind = await kind_called(client, called)
         tenant = await tenant_for(client, kind, tenant)
         resource = await client.get(kind, name, tenant)
         changes = await client.history(kind, name, tenant, _CHANGES_SHOWN)

@@ -1,8 +1,9 @@
 """`transom get`: resources as a table, JSON or YAML, and as they change."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from typing import NamedTuple
 
 import click
 
@@ -15,11 +16,12 @@ from transom.cli.common import (
     tenant_for,
     tenant_option,
 )
-from transom.cli.output import aligned, as_yaml, echo_json, echo_yaml, head_of, row_of
+from transom.cli.output import aligned, as_yaml, echo_json, echo_yaml, harmless
 from transom.client.hub import HubClient, WatchEvent
+from transom.client.tables import Row, Table
 from transom.model.errors import UnreachableError
 from transom.model.kinds import Kind
-from transom.model.resources import API_VERSION, Resource, to_json
+from transom.model.resources import JsonObject, Resource, to_json
 from transom.runtime.clock import SystemClock
 
 _AGAIN_SECONDS = 0.5
@@ -45,37 +47,31 @@ def get_command(
     """List the resources of KIND (of all tenants, without -n), or show the one called NAME."""
     if name and selector:
         raise click.UsageError("give a NAME or a selector, not both")
-    run(_get(way, kind_called(kind), name, tenant, selector, output, follow=follow))
+    run(_get(way, kind, name, tenant, selector, output, follow=follow))
 
 
 async def _get(
-    way: Way, kind: Kind, name: str, tenant: str, selector: str, output: str, *, follow: bool
+    way: Way, called: str, name: str, tenant: str, selector: str, output: str, *, follow: bool
 ) -> None:
     async with way.connect() as client:
+        kind = await kind_called(client, called)
         if name:
             tenant = await tenant_for(client, kind, tenant)
-            found = [await client.get(kind, name, tenant)]
-            revision = found[0].metadata.resource_version
-        else:
-            found, revision = await client.list_all(kind, tenant, selector)
-        printer = _Printer(kind, output, found, one=bool(name))
-        printer.first(found, follow=follow)
+        shown = _Shown(client, kind, name, tenant, selector)
+        printer = _Rows(shown) if output == "table" else _Documents(shown, output)
+        revision = await printer.first(follow=follow)
         if follow:
-            await _follow(client, kind, name, tenant, revision, selector, printer)
+            await _follow(printer, revision)
 
 
-async def _follow(
-    client: HubClient, kind: Kind, name: str, tenant: str, revision: str, selector: str, printer: "_Printer"
-) -> None:
+async def _follow(printer: "_Rows | _Documents", revision: str) -> None:
     clock, told = SystemClock(), False
     while True:
         try:
-            async with aclosing(client.watch(kind, tenant, revision, selector)) as events:
-                async for event in events:
-                    told, revision = False, event.object.metadata.resource_version
-                    if name in ("", event.object.metadata.name):
-                        printer.changed(event)
-                        sys.stdout.flush()
+            async with aclosing(printer.changed(revision)) as revisions:
+                async for seen in revisions:
+                    told, revision = False, seen
+                    sys.stdout.flush()
         except UnreachableError as error:
             if not told:
                 click.echo(f"{error}; going on when it is back", err=True)
@@ -83,45 +79,99 @@ async def _follow(
             await clock.sleep(_AGAIN_SECONDS)
 
 
-class _Printer:
-    """Prints resources of one kind, and later changes below them."""
+class _Shown(NamedTuple):
+    """What is to be shown: resources of a kind, or the one called `name`."""
 
-    def __init__(self, kind: Kind, output: str, found: Sequence[Resource], *, one: bool) -> None:
-        self._kind = kind
-        self._output = output
-        self._one = one
-        self._with_tenant = kind.namespaced and len({item.metadata.namespace for item in found}) > 1
+    client: HubClient
+    kind: Kind
+    name: str
+    tenant: str
+    selector: str
+
+
+class _Rows:
+    """Prints resources as rows of the table that the hub makes, and later changes below them."""
+
+    def __init__(self, shown: _Shown) -> None:
+        self._shown = shown
+        self._with_tenant = False
         self._widths: list[int] = []
 
-    def first(self, found: Sequence[Resource], *, follow: bool) -> None:
-        """Print what there is."""
-        if self._output == "table":
-            self._table(found, follow=follow)
-        elif follow:
-            for resource in found:
-                self.changed(WatchEvent("ADDED", resource))
+    async def first(self, *, follow: bool) -> str:
+        """Print what there is; returns the revision it is of."""
+        client, kind, name, tenant, selector = self._shown
+        found = await client.table(kind, tenant, name, selector)
+        tenants = {row.object.metadata.namespace for row in found.rows}
+        self._with_tenant = kind.namespaced and len(tenants) > 1
+        if found.rows or follow:
+            self._print(found)
         else:
-            listed = {"kind": f"{self._kind.name}List", "apiVersion": API_VERSION, "items": list(found)}
-            (echo_json if self._output == "json" else echo_yaml)(found[0] if self._one else listed)
+            click.echo(f"no {kind.plural} found", err=True)
+        return found.revision
 
-    def changed(self, event: WatchEvent) -> None:
-        """Print a change: a row of the table, a line of JSON, a document of YAML."""
-        if self._output == "json":
-            click.echo(to_json(event))
-        elif self._output == "yaml":
-            click.echo(f"---\n{as_yaml(event)}", nl=False)
-        else:
-            row = row_of(self._kind, event.object, with_tenant=self._with_tenant)
-            gone = "   (deleted)" if event.type == "DELETED" else ""
-            click.echo(aligned([row], self._widths)[0] + gone)
+    async def changed(self, revision: str) -> AsyncGenerator[str]:
+        """Print what changes after `revision`, and give the revision of each change."""
+        client, kind, name, tenant, selector = self._shown
+        async with aclosing(client.watch_table(kind, tenant, revision, selector)) as changes:
+            async for event, table in changes:
+                for row in table.rows:
+                    if name in ("", row.object.metadata.name):
+                        gone = "   (deleted)" if event == "DELETED" else ""
+                        click.echo(aligned([self._cells(row)], self._widths)[0] + gone)
+                yield table.revision
 
-    def _table(self, found: Sequence[Resource], *, follow: bool) -> None:
-        rows = [row_of(self._kind, resource, with_tenant=self._with_tenant) for resource in found]
-        if not rows and not follow:
-            click.echo(f"no {self._kind.plural} found", err=True)
-            return
-        table = [head_of(self._kind, with_tenant=self._with_tenant), *rows]
-        self._widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
+    def _print(self, found: Table) -> None:
+        name, *rest = (column.upper() for column in found.columns)
+        head = [name, *(["TENANT"] if self._with_tenant else []), *rest]
+        table = [head, *(self._cells(row) for row in found.rows)]
+        self._widths = [max(len(harmless(cell)) for cell in column) for column in zip(*table, strict=True)]
         for line in aligned(table):
             click.echo(line)
         sys.stdout.flush()
+
+    def _cells(self, row: Row) -> list[str]:
+        name, *rest = row.cells
+        tenant = [row.object.metadata.namespace] if self._with_tenant else []
+        return [name, *tenant, *(cell or "-" for cell in rest)]
+
+
+class _Documents:
+    """Prints resources as JSON or YAML, and later changes as a line or a document each."""
+
+    def __init__(self, shown: _Shown, output: str) -> None:
+        self._shown = shown
+        self._output = output
+
+    async def first(self, *, follow: bool) -> str:
+        """Print what there is; returns the revision it is of."""
+        client, kind, name, tenant, selector = self._shown
+        if name:
+            found = [await client.get(kind, name, tenant)]
+            revision = found[0].metadata.resource_version
+        else:
+            found, revision = await client.list_all(kind, tenant, selector)
+        if follow:
+            for resource in found:
+                self._print_change(WatchEvent("ADDED", resource))
+        else:
+            (echo_json if self._output == "json" else echo_yaml)(found[0] if name else _listed(kind, found))
+        return revision
+
+    async def changed(self, revision: str) -> AsyncGenerator[str]:
+        """Print what changes after `revision`, and give the revision of each change."""
+        client, kind, name, tenant, selector = self._shown
+        async with aclosing(client.watch(kind, tenant, revision, selector)) as events:
+            async for event in events:
+                if name in ("", event.object.metadata.name):
+                    self._print_change(event)
+                yield event.object.metadata.resource_version
+
+    def _print_change(self, event: WatchEvent) -> None:
+        if self._output == "json":
+            click.echo(to_json(event))
+        else:
+            click.echo(f"---\n{as_yaml(event)}", nl=False)
+
+
+def _listed(kind: Kind, found: Sequence[Resource]) -> JsonObject:
+    return {"kind": f"{kind.name}List", "apiVersion": kind.api_version, "items": list(found)}

@@ -8,6 +8,7 @@ import msgspec
 from transom.cli.common import (
     Way,
     hub_options,
+    kind_called,
     output_option,
     reference,
     run,
@@ -16,7 +17,6 @@ from transom.cli.common import (
     tenant_option,
 )
 from transom.cli.output import age, echo_json, echo_table, echo_yaml, harmless
-from transom.model.kinds import Kind
 from transom.model.resources import JsonObject
 
 CHANGES_HEAD = ("REVISION", "GENERATION", "EVENT", "WHO", "FROM", "AGE", "CHANGED", "WHY")
@@ -37,8 +37,8 @@ def history_command(resource: str, tenant: str, limit: int, output: str, way: Wa
     A deleted one has its history too, and a name that was declared anew has that of all its lives. As JSON or
     YAML each change has its old and new values.
     """
-    kind, name = split_reference(resource)
-    run(_history(way, kind, name, tenant, limit, output))
+    called, name = split_reference(resource)
+    run(_history(way, called, name, tenant, limit, output))
 
 
 @click.command("diff")
@@ -52,16 +52,17 @@ def diff_command(resource: str, other: str, tenant: str, output: str, way: Way) 
 
     deployment/shop@7 @9 compares what was declared last at generations 7 and 9.
     """
-    kind, named = split_reference(resource)
+    called, named = split_reference(resource)
     first, last = _AT.search(named), _AT.fullmatch(other)
     if first is None or (other and last is None):
         raise click.UsageError(f"expected KIND/NAME@7 or KIND/NAME@7 @9, not {resource!r}")
     numbers = int(first[1]), int(last[1]) if last else None
-    run(_diff(way, kind, named[: first.start()], numbers, tenant, output))
+    run(_diff(way, called, named[: first.start()], numbers, tenant, output))
 
 
-async def _history(way: Way, kind: Kind, name: str, tenant: str, limit: int, output: str) -> None:
+async def _history(way: Way, called: str, name: str, tenant: str, limit: int, output: str) -> None:
     async with way.connect() as client:
+        kind = await kind_called(client, called)
         items = await client.history(kind, name, await tenant_for(client, kind, tenant), limit)
     if output == "table":
         echo_table(CHANGES_HEAD, [told_change(item) for item in items])
@@ -70,9 +71,10 @@ async def _history(way: Way, kind: Kind, name: str, tenant: str, limit: int, out
 
 
 async def _diff(
-    way: Way, kind: Kind, name: str, numbers: tuple[int, int | None], tenant: str, output: str
+    way: Way, called: str, name: str, numbers: tuple[int, int | None], tenant: str, output: str
 ) -> None:
     async with way.connect() as client:
+        kind = await kind_called(client, called)
         found = await client.diff(kind, name, *numbers, await tenant_for(client, kind, tenant))
     if output != "text":
         _echo(output, found)

@@ -4,9 +4,9 @@ import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-from transom.catalog.kinds import shipped
+from transom.client.kinds import Kinds
 from transom.model.documents import read_json, read_yaml, split_documents
 from transom.model.errors import InvalidError, NotFoundError, Problem
 from transom.model.kinds import Kind
@@ -24,17 +24,33 @@ class Manifest:
     body: JsonObject
 
 
-def read_manifests(files: tuple[str, ...]) -> tuple[list[Manifest], list[InvalidError]]:
-    """Every document of `files` ("-" is standard input), and every one that cannot be read or used."""
-    manifests: list[Manifest] = []
-    errors: list[InvalidError] = []
+class Document(NamedTuple):
+    """The text of one document, where it stands, and at which line of its file it begins."""
+
+    place: str
+    line: int
+    text: str
+
+
+def read_documents(files: tuple[str, ...]) -> list[Document]:
+    """Every document of `files` ("-" is standard input). Raises `InvalidError` about a file."""
+    found: list[Document] = []
     for file in files:
         for number, (line, text) in enumerate(_documents(file), 1):
             place = f"{'standard input' if file == '-' else file} document {number}"
-            try:
-                manifests.append(_manifest(place, _value(text, place, line)))
-            except InvalidError as error:
-                errors.append(error)
+            found.append(Document(place, line, text))
+    return found
+
+
+def manifests_in(documents: list[Document], kinds: Kinds) -> tuple[list[Manifest], list[InvalidError]]:
+    """What the documents declare, of what there is; and every one that cannot be read or used."""
+    manifests: list[Manifest] = []
+    errors: list[InvalidError] = []
+    for place, line, text in documents:
+        try:
+            manifests.append(_manifest(place, _value(text, place, line), kinds))
+        except InvalidError as error:
+            errors.append(error)
     return manifests, errors
 
 
@@ -64,14 +80,14 @@ def _value(text: str, place: str, line: int) -> Any:
     return read_yaml(text, place, line)
 
 
-def _manifest(place: str, value: Any) -> Manifest:
+def _manifest(place: str, value: Any, kinds: Kinds) -> Manifest:
     if not isinstance(value, dict):
         raise InvalidError(place, [Problem("", "is not an object with kind, metadata and spec")])
     body = cast("JsonObject", value)
     given = body.get("metadata")
     metadata = cast("JsonObject", given) if isinstance(given, dict) else {}
     problems: list[Problem] = []
-    kind = _kind(body.get("kind"), problems)
+    kind = _kind(body, kinds, problems)
     name, tenant = metadata.get("name"), metadata.get("namespace", "")
     if not isinstance(name, str) or not name:
         problems.append(Problem("metadata.name", "is missing or not text"))
@@ -82,9 +98,10 @@ def _manifest(place: str, value: Any) -> Manifest:
     return Manifest(place, kind, str(name), tenant, body)
 
 
-def _kind(name: Any, problems: list[Problem]) -> Kind | None:
+def _kind(body: JsonObject, kinds: Kinds, problems: list[Problem]) -> Kind | None:
+    name, api_version = body.get("kind"), body.get("apiVersion", "")
     try:
-        return shipped()[str(name)]
+        return kinds.declared(str(name), str(api_version))
     except NotFoundError as error:
         problems.append(Problem("kind", "is missing" if name is None else str(error)))
         return None

@@ -7,8 +7,6 @@ from typing import Any
 import click
 import msgspec
 
-from transom.model.kinds import Kind
-from transom.model.resources import Resource
 from transom.runtime.clock import SystemClock
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60))
@@ -51,20 +49,6 @@ def as_yaml(value: Any) -> str:
     import yaml  # noqa: PLC0415  # slow to load, and most output is a table
 
     return yaml.safe_dump(msgspec.to_builtins(value), sort_keys=False, allow_unicode=True)
-
-
-def head_of(kind: Kind, *, with_tenant: bool) -> list[str]:
-    """The titles of a kind's table."""
-    tenant = ["TENANT"] if with_tenant else []
-    return ["NAME", *tenant, *(column.title for column in kind.columns), "AGE"]
-
-
-def row_of(kind: Kind, resource: Resource, *, with_tenant: bool) -> list[str]:
-    """A resource as a row of its kind's table."""
-    meta = resource.metadata
-    tenant = [meta.namespace] if with_tenant else []
-    cells = [column.show(resource) or "-" for column in kind.columns]
-    return [meta.name, *tenant, *cells, age(meta.creation_timestamp)]
 
 
 def age(timestamp: str | None) -> str:

@@ -5,6 +5,7 @@ import click
 from transom.cli.common import (
     Way,
     hub_options,
+    kind_called,
     output_option,
     run,
     split_reference,
@@ -13,7 +14,6 @@ from transom.cli.common import (
     why_option,
 )
 from transom.cli.output import echo_json, echo_yaml, harmless
-from transom.model.kinds import Kind
 from transom.model.resources import JsonObject
 
 _dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would happen.")
@@ -39,8 +39,8 @@ def restore_command(
     It has its uid again, and what it declared when its deletion was asked for. That is possible until its
     retention ends (30 days, unless the hub is configured otherwise) and nothing else has its name.
     """
-    kind, name = split_reference(resource)
-    run(_do("restore", way, kind, name, tenant, why, output, dry_run=dry_run))
+    called, name = split_reference(resource)
+    run(_do("restore", way, called, name, tenant, why, output, dry_run=dry_run))
 
 
 @click.command("purge")
@@ -63,14 +63,15 @@ def purge_command(
     That it was there, who changed it, when and why stays in the history; what it was does not. It cannot be
     undone. Without this it happens by itself when the retention ends.
     """
-    kind, name = split_reference(resource)
-    run(_do("purge", way, kind, name, tenant, why, output, dry_run=dry_run))
+    called, name = split_reference(resource)
+    run(_do("purge", way, called, name, tenant, why, output, dry_run=dry_run))
 
 
 async def _do(
-    verb: str, way: Way, kind: Kind, name: str, tenant: str, why: str, output: str, *, dry_run: bool
+    verb: str, way: Way, called: str, name: str, tenant: str, why: str, output: str, *, dry_run: bool
 ) -> None:
     async with way.connect() as client:
+        kind = await kind_called(client, called)
         inside = await tenant_for(client, kind, tenant)
         ask = client.restore if verb == "restore" else client.purge
         found = await ask(kind, name, inside, why, dry_run=dry_run)

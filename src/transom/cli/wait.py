@@ -8,6 +8,7 @@ import click
 from transom.cli.common import (
     Way,
     hub_options,
+    kind_called,
     output_option,
     reference,
     run,
@@ -20,7 +21,6 @@ from transom.cli.exit_codes import REFUSED, TIMED_OUT
 from transom.cli.output import echo_json, harmless
 from transom.client.hub import ApiError
 from transom.client.waiting import Missing, until_condition, until_deleted, wait_for
-from transom.model.kinds import Kind
 
 
 @click.command("wait")
@@ -34,9 +34,9 @@ from transom.model.kinds import Kind
 @hub_options
 def wait_command(resource: str, wanted: str, timeout: str, tenant: str, output: str, way: Way) -> None:
     """Wait until KIND/NAME is ready (--for=condition=Ready), or gone (--for=delete)."""
-    kind, name = split_reference(resource)
+    called, name = split_reference(resource)
     missing, met = _wanted(wanted)
-    run(_wait(way, kind, name, tenant, missing, met, seconds_of("--timeout", timeout), output))
+    run(_wait(way, called, name, tenant, missing, met, seconds_of("--timeout", timeout), output))
 
 
 def _wanted(what: str) -> tuple[Missing, str]:
@@ -53,7 +53,7 @@ def _wanted(what: str) -> tuple[Missing, str]:
 
 async def _wait(
     way: Way,
-    kind: Kind,
+    called: str,
     name: str,
     tenant: str,
     missing: Missing,
@@ -61,7 +61,7 @@ async def _wait(
     seconds: float,
     output: str,
 ) -> None:
-    named = reference(kind, name)
+    named = f"{called.lower()}/{name}"
     last = said = "the hub did not answer"
 
     def tell(text: str) -> None:
@@ -74,6 +74,8 @@ async def _wait(
     async with way.connect() as client:
         try:
             async with asyncio.timeout(seconds):
+                kind = await kind_called(client, called)
+                named = reference(kind, name)
                 tenant = await tenant_for(client, kind, tenant)
                 await wait_for(client, kind, name, tenant, missing, tell)
         except TimeoutError:

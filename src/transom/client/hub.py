@@ -11,6 +11,7 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
+from transom.client.tables import Row, Table, read_table
 from transom.model.audit import SignedHead
 from transom.model.errors import UNREADABLE, TransomError, UnreachableError
 from transom.model.kinds import Kind
@@ -24,6 +25,9 @@ _QUIET_SECONDS = 45.0
 """A watch that says nothing for so long is dead: the hub sends bookmarks three times as often."""
 _LINE_BYTES_MAX = 4 * 1024 * 1024
 _PAGE = 500
+_JSON = "application/json"
+_TABLE = f"{_JSON};as=Table;v=v1;g=meta.k8s.io"
+_DISCOVERY = f"{_JSON};as=APIGroupDiscoveryList;v=v2;g=apidiscovery.k8s.io"
 
 
 class ApiError(TransomError):
@@ -158,6 +162,19 @@ class HubClient:
         body = await self._ask("DELETE", _path(kind, tenant, name), {"why": why})
         return None if msgspec.json.decode(body)["kind"] == "Status" else _resource(body)
 
+    async def table(self, kind: Kind, tenant: str = "", name: str = "", selector: str = "") -> Table:
+        """Resources of a kind as a table, of `tenant` or of all; or the one called `name`."""
+        if name:
+            return read_table(await self._ask("GET", _path(kind, tenant, name), accept=_TABLE))
+        query = {"limit": str(_PAGE), "labelSelector": selector}
+        rows: list[Row] = []
+        while True:
+            found = read_table(await self._ask("GET", _path(kind, tenant), query, accept=_TABLE))
+            rows += found.rows
+            query["continue"] = found.metadata.get("continue", "")
+            if not query["continue"]:
+                return msgspec.structs.replace(found, rows=rows)
+
     async def watch(
         self, kind: Kind, tenant: str = "", revision: str = "", selector: str = ""
     ) -> AsyncGenerator[WatchEvent]:
@@ -166,6 +183,21 @@ class HubClient:
         Ends never: raises `UnreachableError` when the hub goes away, `ApiError` 410 when `revision` is
         forgotten (then list again).
         """
+        async with contextlib.aclosing(self._watch(kind, tenant, revision, selector, _JSON)) as lines:
+            async for line in lines:
+                yield WatchEvent(line.type, _resource(bytes(line.object)))
+
+    async def watch_table(
+        self, kind: Kind, tenant: str, revision: str, selector: str = ""
+    ) -> AsyncGenerator[tuple[str, Table]]:
+        """The same with each resource as a table of one row."""
+        async with contextlib.aclosing(self._watch(kind, tenant, revision, selector, _TABLE)) as lines:
+            async for line in lines:
+                yield line.type, read_table(bytes(line.object))
+
+    async def _watch(
+        self, kind: Kind, tenant: str, revision: str, selector: str, accept: str
+    ) -> AsyncGenerator[_Line]:
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -173,13 +205,14 @@ class HubClient:
             "labelSelector": selector,
         }
         timeout = aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS, sock_read=_QUIET_SECONDS)
-        async with self._request("GET", _path(kind, tenant), query, timeout=timeout) as response:
+        path = _path(kind, tenant)
+        async with self._request("GET", path, query, accept=accept, timeout=timeout) as response:
             async for text in _lines(response):
                 line = msgspec.json.decode(text, type=_Line)
                 if line.type == "ERROR":
                     raise ApiError(msgspec.json.decode(line.object))
                 if line.type != "BOOKMARK":
-                    yield WatchEvent(line.type, _resource(bytes(line.object)))
+                    yield line
         raise UnreachableError(f"the hub at {self.address} ended the watch")
 
     async def history(self, kind: Kind, name: str, tenant: str = "", most: int = 500) -> list[JsonObject]:
@@ -236,6 +269,10 @@ class HubClient:
         body = await self._ask("GET", "/hub/audit/head", {"revision": str(revision)})
         return msgspec.json.decode(body, type=SignedHead)
 
+    async def discovery(self, root: str) -> list[JsonObject]:
+        """Every group and all that is served in it, below `root`, "/api" or "/apis": `APIGroupDiscovery`."""
+        return _items(await self._ask("GET", root, accept=_DISCOVERY))
+
     async def layers(self) -> list[JsonObject]:
         """Every kind with its floor: {kind, plural, layer, owner, statusOwner, reads}."""
         return _items(await self._ask("GET", "/hub/layers"))
@@ -285,9 +322,12 @@ class HubClient:
         path: str,
         query: Mapping[str, str] | None = None,
         body: bytes | None = None,
-        media: str = "application/json",
+        media: str = _JSON,
+        *,
+        accept: str = _JSON,
     ) -> bytes:
-        async with self._request(method, path, query or {}, body=body, media=media) as response:
+        asked = self._request(method, path, query or {}, body=body, media=media, accept=accept)
+        async with asked as response:
             return await response.read()
 
     @contextlib.asynccontextmanager
@@ -298,7 +338,8 @@ class HubClient:
         query: Mapping[str, str],
         *,
         body: bytes | None = None,
-        media: str = "application/json",
+        media: str = _JSON,
+        accept: str = _JSON,
         timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109  # as the library takes it
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         late = asyncio.get_running_loop().call_later(_LATE_SECONDS, self._tell_late)
@@ -308,7 +349,7 @@ class HubClient:
                 self.address + path,
                 params={word: value for word, value in query.items() if value},
                 data=body,
-                headers={"Content-Type": media} if body is not None else None,
+                headers={"Accept": accept} | ({"Content-Type": media} if body is not None else {}),
                 timeout=timeout or self._session.timeout,
             ) as response:
                 late.cancel()
