@@ -442,7 +442,7 @@ async def test_the_access_log_tells_all_but_secrets(tmp_path: Path):
         await world.app(echo())
         client = await world.client()
         await client.ask("/apps/shop/things?secret=1", method="POST", body=b"12345")
-        await client.ask("/decide/apps/shop/tsm_acme0123/x?token=1", key=b"tsm_guess")
+        await client.ask("/decide/apps/shop/tsm_acme0123/tsh_ada4/x?token=1", key=b"tsm_guess")
         await client.send(b"BAD\r\n\r\n")
         await client.closed()
         world.pass_time(1)
@@ -467,9 +467,10 @@ async def test_the_access_log_tells_all_but_secrets(tmp_path: Path):
         "bytes_in": 5,
         "bytes_out": len("POST /things?secret=1 HTTP/1.1|12345"),
     }
-    assert (lines[1]["status"], lines[1]["path"]) == (401, "/apps/shop/[secret]/x")
+    assert (lines[1]["status"], lines[1]["path"]) == (401, "/apps/shop/[secret]/[secret]/x")
     assert lines[2]["status"] == 400
     assert "tsm_" not in text
+    assert "tsh_" not in text
     assert "secret=1" not in text
     assert log.dropped == 0
 

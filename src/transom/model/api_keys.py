@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 PREFIX = "tsm_"
 HUB_PREFIX = "tsh_"
+PREFIXES = (PREFIX, HUB_PREFIX)
 KEY_CHARACTERS = 40
 _RANDOM_CHARACTERS = 30
 _CHECKSUM_CHARACTERS = 6

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from transom.model.api_keys import PREFIXES
 from transom.model.errors import InvalidError, Problem
 from transom.region.gateway.grants import Grant
 from transom.runtime.clock import Clock
@@ -28,7 +29,7 @@ _EVERY_SECONDS = 0.25
 PATH_BYTES_MAX = 1024
 _OPEN_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _MODE = 0o640
-_KEY = re.compile(r"tsm_[0-9A-Za-z]*")
+_KEY = re.compile(f"(?:{'|'.join(PREFIXES)})[0-9A-Za-z]*")
 
 
 Ended: TypeAlias = tuple[float, float, str, str, str, str, bytes, int, Grant | None, str, int, int]
@@ -129,9 +130,7 @@ def _lines(batch: list[Ended]) -> list[Line]:
     lines: list[Line] = []
     for began, seconds, client, method, route, app, asked, status, grant, instance, came, sent in batch:
         time = datetime.fromtimestamp(began, UTC)
-        path = asked.partition(b"?")[0].decode("latin-1")
-        if "tsm_" in path:
-            path = _KEY.sub("[secret]", path)
+        path = _KEY.sub("[secret]", asked.partition(b"?")[0].decode("latin-1"))
         tenant, key = (grant.rights.tenant, grant.key) if grant is not None else ("", "")
         ms = int(1_000_000 * seconds) / 1000
         lines.append(
