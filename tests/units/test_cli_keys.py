@@ -7,6 +7,7 @@ import re
 import pytest
 from click.testing import CliRunner
 
+from access_parts import made_key
 from api_parts import KEY, served
 from cli_parts import TRANSOM, environment, transom
 from hub_parts import put
@@ -262,6 +263,19 @@ async def test_keys_are_listed_with_what_they_are_worth(hub):
     ]
     assert "0a0a" not in table.out + acme.out, "a hash is of no use to people"
     assert (none.code, none.out, "no keys found" in none.err) == (0, "", True)
+
+
+async def test_who_may_read_one_tenant_names_it(hub):
+    await declare(hub, "ApiKey", "ci", "acme", hash="ab" * 32)
+    (hub.folder / "ada.key").write_text(await made_key(hub.store, "ada", acme="owner"))
+    (hub.folder / "ada.key").chmod(0o600)
+    as_ada = ("--key-file", "ada.key")
+    for verb in (("keys", "list"), ("keys", "revoke", "ci")):
+        unsaid = await transom(*verb, *as_ada, cwd=hub.folder)
+        assert (unsaid.code, unsaid.out) == (2, "")
+        assert "-n TENANT" in unsaid.err
+    listed = await transom("keys", "list", "-n", "acme", "-o", "json", *as_ada, cwd=hub.folder)
+    assert [(key["name"], key["state"]) for key in listed.json] == [("ci", "good")]
 
 
 async def test_a_revocation_is_for_good(hub):

@@ -1,9 +1,10 @@
 """What the verbs share: their options, the way to the hub, and how things are named."""
 
 import asyncio
+import contextlib
 import functools
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -11,7 +12,7 @@ import click
 from transom.catalog.tenant.kind import TENANT
 from transom.cli.output import harmless
 from transom.client.config import ClientConfig, find, read_key, whom_to_trust
-from transom.client.hub import HubClient
+from transom.client.hub import ApiError, HubClient
 from transom.client.kinds import kinds_of
 from transom.model.errors import NotFoundError
 from transom.model.kinds import Kind
@@ -20,6 +21,7 @@ from transom.runtime.clock import SystemClock, rfc3339
 C = TypeVar("C", bound=Callable[..., Any])
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_FORBIDDEN = 403
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
@@ -125,13 +127,25 @@ def reference(kind: Kind, name: str) -> str:
     return f"{kind.name.lower()}/{name}"
 
 
+@contextlib.contextmanager
+def of_all_tenants() -> Generator[None]:
+    """Around what only those may ask who may read every tenant: says what others can do."""
+    try:
+        yield
+    except ApiError as error:
+        if error.code != _FORBIDDEN:
+            raise
+        raise click.UsageError("you may not read every tenant: say which one, with -n TENANT") from None
+
+
 async def tenant_for(hub: HubClient, kind: Kind, given: str) -> str:
     """The tenant to look in: `given`, or the only one. Raises `click.UsageError` when it must be said."""
     if not kind.namespaced:
         return ""
     if given:
         return given
-    tenants = [tenant.metadata.name for tenant in (await hub.list_all(TENANT)).items]
+    with of_all_tenants():
+        tenants = [tenant.metadata.name for tenant in (await hub.list_all(TENANT)).items]
     if len(tenants) == 1:
         return tenants[0]
     if not tenants:

@@ -14,6 +14,7 @@ from transom.cli.common import (
     TENANT,
     Way,
     hub_options,
+    of_all_tenants,
     output_option,
     reference,
     run,
@@ -161,8 +162,14 @@ def _show(key: str, made: Resource, output: str) -> None:
 
 async def _list(way: Way, tenant: str, output: str) -> None:
     async with way.connect() as client:
-        keys = (await client.list_all(API_KEY, tenant)).items
-        tenants = (await client.list_all(TENANT)).items
+        if tenant:
+            keys = (await client.list_all(API_KEY, tenant)).items
+            found = await client.find(TENANT, tenant)
+            tenants = [found] if found else []
+        else:
+            with of_all_tenants():
+                keys = (await client.list_all(API_KEY)).items
+                tenants = (await client.list_all(TENANT)).items
     suspended = {each.metadata.name for each in tenants if each.spec.get("suspended")}
     if output == "json":
         echo_json([{**_told(key), "state": _state(key, suspended)} for key in keys])
