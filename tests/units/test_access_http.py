@@ -159,3 +159,20 @@ async def test_a_tenant_of_others_is_as_if_it_were_not_there(api):
     assert to_json(own.body) == to_json((await api.ask("GET", f"{OTHER}/shop", key=key)).body).replace(
         b"other", b"acme"
     )
+
+
+async def test_a_restore_gives_back_no_more_than_the_caller_has(api):
+    """A binding to rights that the one who restores it lacks stays deleted."""
+    rules = [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
+    beyond, within = binding("beyond", "acme", ADA, rules=rules), binding("within", "acme", ADA, role="owner")
+    await api.store.write_all([put(beyond), put(within)])
+    await api.store.write_all([remove(beyond.key), remove(within.key)])
+    key = await made_key(api.store, "ada", acme="owner")
+    path = f"{ROOT}/namespaces/acme/rolebindings"
+    for dry_run in ("?dryRun=All", ""):
+        refused = await api.ask("POST", f"{path}/beyond/restore{dry_run}", key=key)
+        assert (refused.code, refused.body["reason"]) == (403, "Forbidden")
+        assert "attempting to grant permissions not currently held" in refused.body["message"]
+        assert (await api.ask("GET", f"{path}/beyond")).code == 404
+    assert (await api.ask("POST", f"{path}/within/restore", key=key)).code == 200
+    assert (await api.ask("POST", f"{path}/beyond/restore")).code == 200
