@@ -172,7 +172,9 @@ def test_waiting_for_finalizers(kubectl, name):
         assert deleting.process.poll() is None, "it waits until the finalizer is gone"
         with kubectl.running("wait", f"gadget/{name}", "--for=delete", "--timeout=60s") as waiting:
             kubectl("patch", "gadget", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
-            assert waiting.process.wait(60) == 0
+            code = waiting.process.wait(60)
+            # Who began to wait when it was gone has nothing to wait for; old ones call that a failure.
+            assert code == 0 or kubectl.minor == 20
         assert deleting.process.wait(60) == 0
 
 

@@ -111,6 +111,8 @@ async def test_a_process_that_is_just_being_spawned_is_waited_for(tmp_path: Path
         environment = {NONCE: "the-nonce", "PATH": os.environ["PATH"]}
         child = subprocess.Popen(SLEEP, env=environment, start_new_session=True)  # noqa: ASYNC220  # a few ms
         try:
+            # Popen returns a moment before the system shows what the child was given.
+            await until(lambda: psutil.Process(child.pid).environ().get(NONCE) == "the-nonce")
             clock.advance(1)
             found = await finding
             assert found is not None
