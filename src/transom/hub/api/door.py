@@ -115,7 +115,9 @@ def _shown(scope: Scope) -> list[str]:
 
 def _is_watch(scope: Scope) -> bool:
     query = parse_qsl(scope["query_string"].decode("latin-1"))
-    return scope["method"] == "GET" and any(word == "watch" and value in _TRUE for word, value in query)
+    return scope["method"] == "GET" and any(
+        word == "watch" and value.lower() in _TRUE for word, value in query
+    )
 
 
 def _source(scope: Scope) -> str:
