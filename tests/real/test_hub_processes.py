@@ -25,7 +25,7 @@ from transom.processes.up_files import Engines
 from transom.runtime.signing import ensure_signing_key
 
 REGION = "eu"
-DUTIES = 11
+DUTIES = 12
 # Where a holder is frozen: between what it has read and what it would write, on each road and in the store.
 OFTEN = ["store.committing"]
 SELDOM = ["publish.read", "relay.read", "relay.appended", "publish.appended", "mirror.fetched",
