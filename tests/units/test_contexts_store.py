@@ -63,7 +63,7 @@ def test_a_store_without_contexts_is_migrated_and_keeps_everything(tmp_path):
     database.prepare(epoch=99)
     # Later releases keep more of each row; and of changes before theirs they cannot tell all.
     assert before.pop("counter") == [(1, 77, 5, 2)]
-    assert rows_of(path, "counter") == [(1, 77, 5, 6)]
+    assert [row[:4] for row in rows_of(path, "counter")] == [(1, 77, 5, 6)]
     for name, rows in before.items():
         assert [row[: len(rows[0])] for row in rows_of(path, name)] == rows
     assert rows_of(path, "contexts") == rows_of(path, "context_state") == []
