@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fields_parts import SHAPE, World, applier
@@ -145,6 +145,7 @@ JUNK = st.dictionaries(
 )
 
 
+@example({"size": None}, {"size": {"name": None}}, {"size": None})
 @given(JUNK, JUNK, JUNK)
 def test_whatever_is_written_and_applied_nothing_breaks(written, first, second):
     """What fits no schema is refused elsewhere, and after the merge; it must get there."""

@@ -18,18 +18,18 @@ def merge(shape: Shape, live: Any, applied: Any) -> Any:
     """`live` with `applied` over it.
 
     Objects merge field by field, sets and keyed lists item by item; everything else is replaced. A null in
-    place of an object or list with something in it takes nothing away.
+    place of an object or list takes nothing away.
     """
     if is_open(live, shape):
         if is_open(applied, shape):
             return _merged_object(shape, live, applied)
-        return live if applied is None and live else applied
+        return live if applied is None else applied
     here = items_of(live, shape)
     if here is None:
         return applied
     there = items_of(applied, shape)
     if there is None:
-        return live if applied is None and here else applied
+        return live if applied is None else applied
     return list(_merged_items(shape, here, there))
 
 
