@@ -3,15 +3,18 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from engines.kafka import Brokers
 from kafka_logs import emptied_log, kafka_log
 from transom.links.mirror import Mirror
+from transom.logs import kafka_bounds
 from transom.logs.kafka import KafkaLog
+from transom.logs.kafka_fetch import fetch
 from transom.logs.memory import MemoryLog
-from transom.logs.protocol import Log, Message, Topic, TopicPartition
+from transom.logs.protocol import Bounds, Log, Message, Topic, TopicPartition
 from transom.runtime.clock import SystemClock
 
 EVENTS = Topic("events", partitions=2, retention_seconds=1)
@@ -69,6 +72,24 @@ async def source(brokers: Brokers) -> AsyncIterator[KafkaLog]:
     async with emptied_log(brokers) as log:
         await log.create([EVENTS])
         yield log
+
+
+async def test_what_expires_while_its_bounds_are_looked_for_is_no_fault(
+    source: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await source.append([*pair(0), *pair(2)])
+    truncated: list[int] = []
+
+    async def after_a_truncation(*args: Any) -> Any:
+        if not truncated:
+            truncated.append(3)
+            monkeypatch.undo()
+            await source.truncate("events", 0, 3)
+        return await fetch(*args)
+
+    monkeypatch.setattr(kafka_bounds, "fetch", after_a_truncation)
+    assert (await source.bounds("events"))[0] == Bounds(3, 4)
+    assert truncated
 
 
 async def test_what_was_mirrored_before_it_expired_is_no_gap(source: KafkaLog, brokers: Brokers) -> None:

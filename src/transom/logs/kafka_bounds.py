@@ -9,7 +9,7 @@ from typing import Any
 from aiokafka.protocol.offset import OffsetRequest
 
 from transom.logs import kafka_api as api
-from transom.logs.kafka_cluster import KafkaCluster
+from transom.logs.kafka_cluster import KafkaCluster, TransientError
 from transom.logs.kafka_fetch import committed, fetch
 from transom.logs.protocol import Bounds, TopicPartition
 from transom.model.errors import UnknownTopicError
@@ -45,6 +45,9 @@ async def _end(cluster: KafkaCluster, leader: int, at: TopicPartition, start: in
         offset = max(start, stable - back)
         answer = await fetch(cluster, leader, {at: offset}, 0.0)
         told = answer.topics[0][1][0]
+        if told[1] == api.OFFSET_OUT_OF_RANGE:
+            # It expired, or was truncated, since it was asked where it begins.
+            raise TransientError(f"{at.topic}/{at.partition} moves", error="moves")
         cluster.check(told[1], f"{at.topic}/{at.partition}", "Read")
         entries, _ = committed(at, offset, told[5], told[-1])
         if entries:
