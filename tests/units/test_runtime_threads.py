@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from transom.runtime.group_commit import GroupCommit
+from transom.runtime.batching import Batcher
 from transom.runtime.threads import SerialThread
 
 
@@ -134,7 +134,7 @@ async def test_no_more_than_so_many_calls_wait(monkeypatch: pytest.MonkeyPatch) 
     await thread.close()
 
 
-# --- GroupCommit ---------------------------------------------------------------------------------------
+# --- Batcher ---------------------------------------------------------------------------------------
 
 
 class Commits:
@@ -163,7 +163,7 @@ def commits(gate: Gate) -> Commits:
 
 
 async def batched(
-    group: GroupCommit[int, int], gate: Gate, jobs: Sequence[int]
+    group: Batcher[int, int], gate: Gate, jobs: Sequence[int]
 ) -> tuple[asyncio.Task[int], list[asyncio.Task[int]]]:
     """Submit one job that holds the disk, then `jobs`, which wait together."""
     first = asyncio.create_task(group.submit(1))
@@ -176,7 +176,7 @@ async def batched(
 async def test_whatever_waits_goes_into_one_commit_in_order(
     thread: SerialThread, gate: Gate, commits: Commits
 ) -> None:
-    group: GroupCommit[int, int] = GroupCommit(thread, commits, most=4)
+    group: Batcher[int, int] = Batcher(thread, commits, most=4)
     first, rest = await batched(group, gate, [2, 3, 4, 5, 6, 7])
     gate.open()
     assert await first == 10
@@ -185,7 +185,7 @@ async def test_whatever_waits_goes_into_one_commit_in_order(
 
 
 async def test_one_bad_job_fails_alone(thread: SerialThread, gate: Gate, commits: Commits) -> None:
-    group: GroupCommit[int, int] = GroupCommit(thread, commits)
+    group: Batcher[int, int] = Batcher(thread, commits)
     _, rest = await batched(group, gate, [2, -3, 4])
     gate.open()
     results = await asyncio.gather(*rest, return_exceptions=True)
@@ -195,7 +195,7 @@ async def test_one_bad_job_fails_alone(thread: SerialThread, gate: Gate, commits
 async def test_a_failed_commit_fails_its_batch_and_no_other(
     thread: SerialThread, gate: Gate, commits: Commits
 ) -> None:
-    group: GroupCommit[int, int] = GroupCommit(thread, commits, most=2)
+    group: Batcher[int, int] = Batcher(thread, commits, most=2)
     first, rest = await batched(group, gate, [2, 0, 4, 5])
     gate.open()
     assert await first == 10
@@ -204,7 +204,7 @@ async def test_a_failed_commit_fails_its_batch_and_no_other(
 
 
 async def test_cancelling_a_caller_hurts_no_other(thread: SerialThread, gate: Gate, commits: Commits) -> None:
-    group: GroupCommit[int, int] = GroupCommit(thread, commits)
+    group: Batcher[int, int] = Batcher(thread, commits)
     first, rest = await batched(group, gate, [2, 3, 4])
     rest[1].cancel()
     first.cancel()
@@ -216,7 +216,7 @@ async def test_cancelling_a_caller_hurts_no_other(thread: SerialThread, gate: Ga
 
 async def test_closing_the_thread_finishes_what_was_submitted(gate: Gate, commits: Commits) -> None:
     thread = SerialThread("closing")
-    group: GroupCommit[int, int] = GroupCommit(thread, commits)
+    group: Batcher[int, int] = Batcher(thread, commits)
     first, rest = await batched(group, gate, [2, 3])
     closing = asyncio.create_task(thread.close())
     await spin()
@@ -238,7 +238,7 @@ def test_a_loop_that_ended_meanwhile_does_not_kill_the_thread() -> None:
 
     async def abandon() -> None:
         threads.append(SerialThread("orphan"))
-        group: GroupCommit[int, int] = GroupCommit(threads[0], commit)
+        group: Batcher[int, int] = Batcher(threads[0], commit)
         task = asyncio.create_task(group.submit(1))
         await spin()
         task.cancel()

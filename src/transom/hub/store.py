@@ -32,9 +32,9 @@ from transom.model.kinds import Catalog
 from transom.model.names import Key
 from transom.model.resources import Resource, from_json
 from transom.runtime import tracing
+from transom.runtime.batching import Batcher
 from transom.runtime.clock import Clock
 from transom.runtime.duties import Lease
-from transom.runtime.group_commit import GroupCommit
 from transom.runtime.randomness import Randomness
 from transom.runtime.signals import Level
 from transom.runtime.threads import SerialThread
@@ -107,7 +107,10 @@ class Store:
         def work(jobs: Sequence[Job]) -> Sequence[Committed | Exception]:
             return commit(self._writer_db, jobs, catalog, clock, randomness, self.changed.value)
 
-        self._commits = GroupCommit(self._writer, work, _JOBS_A_COMMIT)
+        self._commits = Batcher(self._writer, work, _JOBS_A_COMMIT)
+        self._gets: Batcher[Key, bytes] = Batcher(
+            self._reader, lambda keys: self._reader_db.run(partial(_bodies, keys)), _KEYS_A_QUERY
+        )
         self.leases: frozenset[Lease] = frozenset()
         self.randomness = randomness
 
@@ -238,10 +241,12 @@ class Store:
 
     async def get(self, key: Key) -> Resource:
         """The newest state. Raises `NotFoundError`."""
-        found = await self.read(lambda db: _found(db, resources.c.key, [str(key)]))
-        if not found:
-            raise NotFoundError(f"{key} does not exist")
-        return found[0]
+        return from_json(await self.stored(key))
+
+    async def stored(self, key: Key) -> bytes:
+        """The newest state, as it is stored. Raises `NotFoundError`."""
+        self._check_rewound()
+        return await self._gets.submit(key)
 
     async def page(
         self, kind: str, namespace: str = "", *, most: int = 500, after: Key | None = None
@@ -355,9 +360,12 @@ class Store:
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Do `work` in a read transaction, which sees one revision."""
+        self._check_rewound()
+        return await self._reader.run(self._reader_db.run, work)
+
+    def _check_rewound(self) -> None:
         if self.levels.rewound is not None:
             raise self.levels.rewound
-        return await self._reader.run(self._reader_db.run, work)
 
     async def _execute_write(self, statement: Executable) -> None:
         def work(db: Connection) -> None:
@@ -378,6 +386,16 @@ def _require_revision(db: Connection, at_least: int) -> None:
     """A copy of the store that lags behind must not be acted on."""
     if at_least and _counter(db)[1] < at_least:
         raise ConflictError(f"the store is not at revision {at_least} yet")
+
+
+def _bodies(keys: Sequence[Key], db: Connection) -> list[bytes | Exception]:
+    """What exists of `keys`, as it is stored; else a `NotFoundError`."""
+    names = [name for name in map(str, keys) if is_storable(name)]
+    query = select(resources.c.key, resources.c.body).where(
+        resources.c.deleted.is_(False), resources.c.key.in_(names)
+    )
+    found = {row.key: row.body for row in db.execute(query)}
+    return [found.get(str(key)) or NotFoundError(f"{key} does not exist") for key in keys]
 
 
 def _found(db: Connection, column: Column[str], values: Sequence[str]) -> list[Resource]:

@@ -45,8 +45,8 @@ from transom.logs.sqlite_schema import (
 )
 from transom.logs.sqlite_wakeup import Wakeup
 from transom.model.errors import UNREADABLE
+from transom.runtime.batching import Batcher
 from transom.runtime.clock import Clock
-from transom.runtime.group_commit import GroupCommit
 from transom.runtime.randomness import Randomness
 from transom.runtime.telemetry import get_logger
 from transom.runtime.threads import SerialThread
@@ -66,7 +66,7 @@ class SqliteLog:
         self._clock = clock
         self._write, self._read = write, read
         self._writer, self._reader = SerialThread("log-writer"), SerialThread("log-reader")
-        self._appends: GroupCommit[Append, Sequence[int]] = GroupCommit(self._writer, self._commit)
+        self._appends: Batcher[Append, Sequence[int]] = Batcher(self._writer, self._commit)
         self._wakeup = Wakeup(waiters_folder(path))
         self._turn = 0
         self._closed = False

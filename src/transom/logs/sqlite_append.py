@@ -1,6 +1,6 @@
 """One transaction for everything that waits to be appended, so that it shares one fsync.
 
-`runtime.group_commit` gathers it. Each batch stays whole or not at all and fails alone: it is checked in
+`runtime.batching` gathers it. Each batch stays whole or not at all and fails alone: it is checked in
 full (topic, partition, fence) before any of its rows joins the transaction. Next on the data's way:
 `sqlite`, whose readers are woken.
 """

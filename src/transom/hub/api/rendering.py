@@ -30,7 +30,7 @@ Answers = Literal["one", "list", "watch"]
 class Rendering:
     """Whole resources of one kind, and what all renderings have.
 
-    Lists and watches give resources as the store has them, as bytes: where nothing must be changed for the
+    Answers give resources as the store has them, as bytes: where nothing must be changed for the
     client (`as_stored`) they go out as they are, and what was made for one client is good for the next.
     """
 
@@ -41,6 +41,10 @@ class Rendering:
     def one(self, resource: Resource) -> bytes:
         """The answer that is one resource."""
         return self._piece(resource)
+
+    def one_stored(self, stored: bytes) -> bytes:
+        """The same, of a resource as the store has it."""
+        return stored if self.as_stored else self.one(self._kind.shown(from_json(stored)))
 
     def opening(self, metadata: Mapping[str, Any]) -> bytes:
         """How a list begins; `item`s follow, joined by commas, and `closing`."""

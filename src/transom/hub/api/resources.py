@@ -144,7 +144,7 @@ class Resources:
         """GET one resource, at least as new as `resourceVersion`."""
         query, shown = query_of(request, "resourceVersion", INCLUDE_OBJECT), self._shown(request, target)
         await reached(self._store, revision_in(query))
-        return _answer(shown, target.kind.shown(await self._store.get(target.key)))
+        return Response(shown.one_stored(await self._store.stored(target.key)), media_type=JSON)
 
     async def history(self, request: Request, target: Target) -> Response:
         """GET the changes of one name in all its lives, newest first, `limit` at once."""

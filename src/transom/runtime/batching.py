@@ -1,8 +1,8 @@
-"""Many callers, one commit: whatever is waiting when the disk is ready goes into one transaction.
+"""Many callers, one call on a thread: whatever is waiting when the thread is free goes into one batch.
 
-A commit costs one wait for the disk however much it carries, so under load each carries more, and alone each
-goes at once. Jobs stay in the order they came. A caller that is cancelled stops waiting; its job may still be
-committed, as with any write whose answer was lost.
+A commit costs one wait for the disk however much it carries, and a query most of its time before the first
+row; so under load each carries more, and alone each goes at once. Jobs stay in the order they came. A caller
+that is cancelled stops waiting; its job may still be done, as with any write whose answer was lost.
 """
 
 import asyncio
@@ -19,24 +19,24 @@ R = TypeVar("R")
 _WAITING_MAX = 4096
 
 
-class GroupCommit(Generic[J, R]):
-    """Gathers jobs for `commit`, which runs on `thread` with up to `most` jobs at a time.
+class Batcher(Generic[J, R]):
+    """Gathers jobs for `work`, which runs on `thread` with up to `most` jobs at a time.
 
-    `commit` returns one result a job, in order; a result that is an exception is raised to that job's caller
-    alone. When `commit` raises, every job of that batch fails with it.
+    `work` returns one result a job, in order; a result that is an exception is raised to that job's caller
+    alone. When `work` raises, every job of that batch fails with it.
     """
 
     def __init__(
-        self, thread: SerialThread, commit: Callable[[Sequence[J]], Sequence[R | Exception]], most: int = 500
+        self, thread: SerialThread, work: Callable[[Sequence[J]], Sequence[R | Exception]], most: int = 500
     ) -> None:
         self._thread = thread
-        self._commit = commit
+        self._work = work
         self._most = most
         self._room = asyncio.Semaphore(_WAITING_MAX)
         self._waiting: deque[tuple[J, asyncio.Future[R]]] = deque()
 
     async def submit(self, job: J) -> R:
-        """Have `job` committed; returns its result once it is on disk."""
+        """Have `job` done; returns its result."""
         async with self._room:
             done: asyncio.Future[R] = asyncio.get_running_loop().create_future()
             self._waiting.append((job, done))
@@ -50,7 +50,7 @@ class GroupCommit(Generic[J, R]):
             return
         results: Sequence[R | Exception]
         try:
-            results = self._commit([job for job, _ in batch])
+            results = self._work([job for job, _ in batch])
         except Exception as error:  # noqa: BLE001  # handed to every caller
             results = [error] * len(batch)
         # When the loop is closed, nobody waits any more.
