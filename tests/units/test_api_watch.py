@@ -188,7 +188,49 @@ async def test_a_client_that_goes_takes_its_watch_along(api):
     await until(lambda: not api.store.changed._waiters)
 
 
-async def test_many_watchers_share_one_reading(api, monkeypatch):
+@pytest.fixture
+def waiting(monkeypatch):
+    """Who waits for news at the feed, in the order they came; the first one reads for all."""
+    waiting, above = [], api_watch.Feed.above
+
+    async def noted(feed, *args):
+        waiting.append(asyncio.current_task())
+        try:
+            await above(feed, *args)
+        finally:
+            waiting.remove(asyncio.current_task())
+
+    monkeypatch.setattr(api_watch.Feed, "above", noted)
+    return waiting
+
+
+async def test_when_the_one_that_reads_for_all_goes_another_one_does(api, waiting):
+    query = f"&resourceVersion={await api.revision()}"
+    async with contextlib.AsyncExitStack() as stack:
+        first = await stack.enter_async_context(contextlib.AsyncExitStack())
+        await first.enter_async_context(watching(api, query))
+        await until(lambda: len(waiting) == 1)
+        others = [await stack.enter_async_context(watching(api, query)) for _ in range(3)]
+        await until(lambda: len(waiting) == 4)
+        await first.aclose()
+        await until(lambda: len(waiting) == 3)
+        await api.store.write(put(deployment("shop")))
+        lines = await asyncio.gather(*(following() for following in others))
+        assert {said(line)[:2] for line in lines} == {("ADDED", "shop")}
+
+
+async def test_when_the_time_is_up_of_the_one_that_reads_for_all_another_one_does(api, waiting):
+    query = f"&resourceVersion={await api.revision()}"
+    async with watching(api, f"{query}&timeoutSeconds=1") as first:
+        await until(lambda: len(waiting) == 1)
+        async with watching(api, query) as other:
+            await until(lambda: len(waiting) == 2)
+            assert await first() is None
+            await api.store.write(put(deployment("shop")))
+            assert said(await other())[:2] == ("ADDED", "shop")
+
+
+async def test_many_watchers_share_one_reading(api, waiting, monkeypatch):
     since, changes, read = await api.revision(), api.store.changes, 0
 
     async def counted(*args, **kwargs):
@@ -199,7 +241,8 @@ async def test_many_watchers_share_one_reading(api, monkeypatch):
     async with contextlib.AsyncExitStack() as stack:
         query = f"&resourceVersion={since}"
         watches = [await stack.enter_async_context(watching(api, query)) for _ in range(80)]
-        await until(lambda: len(api.store.changed._waiters) == 80)
+        await until(lambda: len(waiting) == 80)
+        assert len(api.store.changed._waiters) == 1, "a commit wakes one"
         monkeypatch.setattr(api.store, "changes", counted)
         await api.store.write(put(deployment("shop")))
         lines = await asyncio.gather(*(following() for following in watches))

@@ -10,13 +10,13 @@ change knows what it replaced. https://kubernetes.io/docs/reference/using-api/ap
 """
 
 import asyncio
-import bisect
+import contextlib
+import itertools
 import math
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 
 from transom.hub.api.errors import status_of
 from transom.hub.api.rendering import Rendering, line
@@ -28,6 +28,7 @@ from transom.model.kinds import Kind
 from transom.model.names import Key
 from transom.model.resources import JsonObject, Resource, from_json, to_json
 from transom.runtime.clock import Clock
+from transom.runtime.signals import Level
 from transom.runtime.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -107,24 +108,46 @@ class Feed:
         self._bytes = 0
         # `_recent` holds every change after the first of these revisions, up to the second.
         self._complete_after = self._upto = store.changed.value
-        self._reading = asyncio.Lock()
+        self._is_read = False
+        self._turns = Level()
+
+    async def above(self, seen: int, seconds: float) -> None:
+        """Wait until there are changes after revision `seen`, or the time is up.
+
+        One who waits reads for all, so that a commit wakes one, and a reading everybody once. It may be
+        cancelled, or its time be up: somebody else goes on then.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._upto <= seen:
+                    if self._is_read:
+                        await self._turns.above(self._turns.value)
+                    else:
+                        await self._read()
+
+    async def _read(self) -> None:
+        self._is_read = True
+        try:
+            await self._store.changed.above(self._upto)
+            await self._catch_up()
+        finally:
+            self._is_read = False
+            self._turns.rise()
 
     async def after(self, seen: int, chosen: Chosen) -> tuple[list[Told], int]:
         """Changes of what was chosen after revision `seen`, and the revision up to which that is all.
 
         Raises `ExpiredError` when they are forgotten.
         """
-        if seen < self._store.changed.value > self._upto:
-            async with self._reading:
-                await self._catch_up()
         remembered = self._complete_after
         if seen < remembered:
             changes = await self._store.changes(seen, _READ_MAX, chosen)
             upto = changes[-1].revision if len(changes) == _READ_MAX else remembered
             return [Told(change) for change in changes if change.revision <= upto], upto
-        start = bisect.bisect_right(self._recent, seen, key=lambda told: told.revision)
-        found = [told for told in islice(self._recent, start, None) if _concerns(told.key, chosen)]
-        return found, max(seen, self._upto)
+        # From the end, where most go on.
+        newer = itertools.takewhile(lambda told: told.revision > seen, reversed(self._recent))
+        found = [told for told in newer if _concerns(told.key, chosen)]
+        return found[::-1], max(seen, self._upto)
 
     async def _catch_up(self) -> None:
         newest = self._store.changed.value
@@ -211,7 +234,7 @@ async def _lines(store: Store, feed: Feed, clock: Clock, watch: Watch) -> AsyncI
         if watch.bookmarks and now - told_at >= BOOKMARK_SECONDS:
             yield _bookmark(watch, seen)
             told_at = now
-        await store.changed.above(seen, min(BOOKMARK_SECONDS, ends - now))
+        await feed.above(seen, min(BOOKMARK_SECONDS, ends - now))
     if watch.bookmarks:
         # Who watches on from here misses nothing and hears nothing twice.
         yield _bookmark(watch, seen)
