@@ -156,7 +156,7 @@ def test_the_layers_of_what_ships() -> None:
         ({"instances": True}, "spec.instances"),
         ({"regions": []}, "spec.regions"),
         ({"regions": ["eu", "eu"]}, "spec.regions"),
-        ({"regions": ["E U"]}, "spec.regions"),
+        ({"regions": ["E U"]}, "spec.regions[0]"),
         ({"app": "Web"}, "spec.app"),
         ({"version": ""}, "spec.version"),
         ({"command": []}, "spec.command"),

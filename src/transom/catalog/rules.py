@@ -1,13 +1,12 @@
 """Rules that the specs of several kinds share."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from transom.model.names import LABEL_CHARACTERS_MAX, LABEL_RULE, Key, is_label
-from transom.model.resources import JsonObject, Resource
+from transom.model.names import LABEL_CHARACTERS_MAX, LABEL_RULE, is_label
+from transom.model.resources import JsonObject
 from transom.model.times import read_time
 
 
@@ -69,9 +68,3 @@ RegionNames = Annotated[
     AfterValidator(distinct),
 ]
 """At least one region: an empty list could be read as none and as all."""
-
-
-def references_to_regions(resource: Resource) -> Iterator[Key]:
-    """The regions that `spec.regions` names; they must exist."""
-    for region in resource.spec.get("regions", []):
-        yield Key("Region", "", region)

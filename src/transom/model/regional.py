@@ -95,9 +95,9 @@ def regional(
         whole,
         group=group,
         name=name,
-        columns={"READY": _ready, **(columns or {}), "REGIONS": "spec.regions"},
+        columns={"READY": counts, **(columns or {}), "REGIONS": "spec.regions"},
         status_owner=controller,
-        references=_to_regions,
+        references=to_regions,
         finalizers=(f"{API_GROUP}/{controller}",),
         **about,
     )
@@ -109,13 +109,13 @@ def regional(
     asked_for = kind(
         part,
         group=group,
-        columns={"REGION": "spec.region", "STATUS": _state},
+        columns={"REGION": "spec.region", "STATUS": readiness},
         owner=controller,
         status_owner=REGION,
         reads=(declared.name, "Region"),
         dotted_names=True,
-        references=_to_region,
-        region_of=_region_of,
+        references=to_region,
+        region_of=region_of,
         finalizers=(f"{API_GROUP}/{REGION}",),
         expand=expand,
         fold_zones=fold_zones,
@@ -133,24 +133,29 @@ def fold_zones(part: Resource, zones: Mapping[str, JsonObject]) -> JsonObject:
     return {name: value for name, value in said.items() if name not in TOLD_OF_A_ZONE}
 
 
-def _region_of(part: Resource) -> str:
+def region_of(part: Resource) -> str:
+    """The region that is asked for this."""
     return str(part.spec["region"])
 
 
-def _to_region(part: Resource) -> Iterator[Key]:
-    yield Key("Region", "", _region_of(part))
+def to_region(part: Resource) -> Iterator[Key]:
+    """That region, which must exist."""
+    yield Key("Region", "", region_of(part))
 
 
-def _to_regions(whole: Resource) -> Iterator[Key]:
+def to_regions(whole: Resource) -> Iterator[Key]:
+    """The regions that `spec.regions` names; they must exist."""
     for region in whole.spec.get("regions", []):
         yield Key("Region", "", region)
 
 
-def _ready(whole: Resource) -> str:
+def counts(whole: Resource) -> str:
+    """How many are ready of how many that are wanted, for people."""
     return f"{whole.status.get('ready', 0)}/{whole.status.get('desired', '?')}"
 
 
-def _state(part: Resource) -> str:
+def readiness(part: Resource) -> str:
+    """In one word whether it is Ready, and if not, why."""
     if part.deleting:
         return "Terminating"
     ready = part.condition("Ready")

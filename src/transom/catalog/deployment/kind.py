@@ -4,15 +4,15 @@ Status of a zone, as its agent reports it (`ZoneStatus`), of a region (`fold_zon
 (`controller.py`) have the same counts: those of `AppStatus`.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from transom.catalog.rules import A_SET
+from transom.catalog.rules import A_SET, LabelName, distinct
 from transom.catalog.statuses import Conditions, Status
 from transom.model.kinds import REGION, Column, Kind, Spec
-from transom.model.names import LABEL_RULE, Key, is_label
+from transom.model.regional import counts, readiness, region_of, to_region, to_regions
 from transom.model.resources import JsonObject, Resource
 
 CONTROLLER = "deployment-controller"
@@ -51,7 +51,7 @@ class AppSpec(Spec):
     TRANSOM_TENANT, TRANSOM_APP, TRANSOM_VERSION, TRANSOM_INSTANCE. `$(NAME)` in an argument stands for one.
     """
 
-    app: str
+    app: LabelName
     """What the app is called: a DNS label. API keys and gateways name it so."""
     version: str = Field(min_length=1, max_length=128)
     """Which version of the app this is, in words of its own. A change replaces the instances."""
@@ -61,13 +61,6 @@ class AppSpec(Spec):
     """Variables of the environment. PORT and those beginning with TRANSOM_ are set by transom."""
     health_check: HealthCheck = HealthCheck()
     """How to tell whether an instance serves."""
-
-    @field_validator("app")
-    @classmethod
-    def _label(cls, name: str) -> str:
-        if not is_label(name):
-            raise ValueError(LABEL_RULE)
-        return name
 
     @field_validator("env")
     @classmethod
@@ -92,20 +85,14 @@ class DeploymentSpec(AppSpec):
 
     instances: int = Field(default=1, ge=0, le=INSTANCES_MAX)
     """How many instances run in each region."""
-    regions: list[str] = Field(min_length=1, json_schema_extra=A_SET)
+    regions: Annotated[list[LabelName], AfterValidator(distinct)] = Field(
+        min_length=1, json_schema_extra=A_SET
+    )
     """The regions it runs in. They must exist."""
-    zones: list[str] = Field(default_factory=list, json_schema_extra=A_SET)
+    zones: Annotated[list[LabelName], AfterValidator(distinct)] = Field(
+        default_factory=list, json_schema_extra=A_SET
+    )
     """The zones it runs in, in each region that has them; left out, all."""
-
-    @field_validator("regions", "zones")
-    @classmethod
-    def _distinct_labels(cls, names: list[str]) -> list[str]:
-        if len(set(names)) != len(names):
-            raise ValueError("a name stands twice")
-        for name in names:
-            if not is_label(name):
-                raise ValueError(f"{name!r} {LABEL_RULE}")
-        return names
 
 
 class RegionalDeploymentSpec(AppSpec):
@@ -146,37 +133,10 @@ class DeploymentStatus(AppStatus):
     """For each region its counts, and in which state it is and why."""
 
 
-def _deployment_references(deployment: Resource) -> Iterator[Key]:
-    for region in deployment.spec.get("regions", []):
-        yield Key("Region", "", region)
-
-
-def _region_of(regional: Resource) -> str:
-    return str(regional.spec["region"])
-
-
-def _regional_references(regional: Resource) -> Iterator[Key]:
-    yield Key("Region", "", _region_of(regional))
-
-
-def _ready(resource: Resource) -> str:
-    status = resource.status
-    return f"{status.get('ready', 0)}/{status.get('desired', '?')}"
-
-
-def _condition(resource: Resource) -> str:
-    if resource.deleting:
-        return "Terminating"
-    ready = resource.condition("Ready")
-    if ready is None:
-        return "Pending"
-    return "Ready" if ready.status == "True" else ready.reason or "NotReady"
-
-
 _COLUMNS = (
     Column("VERSION", lambda resource: str(resource.spec.get("version", ""))),
-    Column("READY", _ready),
-    Column("STATUS", _condition),
+    Column("READY", counts),
+    Column("STATUS", readiness),
 )
 
 
@@ -215,7 +175,7 @@ DEPLOYMENT = Kind(
     spec=DeploymentSpec,
     status=DeploymentStatus,
     status_owner=CONTROLLER,
-    references=_deployment_references,
+    references=to_regions,
     finalizers=(f"transom.dev/{CONTROLLER}",),
     columns=(
         Column("APP", lambda resource: str(resource.spec.get("app", ""))),
@@ -234,8 +194,8 @@ REGIONAL_DEPLOYMENT = Kind(
     status_owner=REGION,
     reads=("Deployment", "Region"),
     dotted_names=True,
-    references=_regional_references,
-    region_of=_region_of,
+    references=to_region,
+    region_of=region_of,
     finalizers=(f"transom.dev/{REGION}",),
     fold_zones=fold_zones,
     columns=(Column("REGION", lambda resource: str(resource.spec.get("region", ""))), *_COLUMNS),

@@ -5,8 +5,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from transom.catalog.rules import A_SET, RegionNames, distinct, references_to_regions
+from transom.catalog.rules import A_SET, RegionNames, distinct
 from transom.model.kinds import Column, Kind, Spec
+from transom.model.regional import to_regions
 
 SERVERS_MAX = 64
 _PORT_MAX = 65_535
@@ -49,7 +50,7 @@ KAFKA_CLUSTER = Kind(
     plural="kafkaclusters",
     short_names=("kc",),
     spec=KafkaClusterSpec,
-    references=references_to_regions,
+    references=to_regions,
     columns=(
         Column("TITLE", lambda cluster: str(cluster.spec.get("title", ""))),
         Column("SECURITY", lambda cluster: str(cluster.spec.get("security", ""))),

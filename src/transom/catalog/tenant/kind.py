@@ -2,8 +2,9 @@
 
 from pydantic import Field
 
-from transom.catalog.rules import RegionNames, references_to_regions
+from transom.catalog.rules import RegionNames
 from transom.model.kinds import Column, Kind, Spec
+from transom.model.regional import to_regions
 from transom.model.resources import Resource
 
 
@@ -37,7 +38,7 @@ TENANT = Kind(
     namespaced=False,
     guards="namespace",
     write_by="operator",
-    references=references_to_regions,
+    references=to_regions,
     columns=(
         Column("TITLE", lambda tenant: str(tenant.spec.get("title", ""))),
         Column("STATE", _state),
