@@ -291,7 +291,7 @@ async def test_what_is_tried_out_is_not_in_it_and_what_is_brought_back_is(
     before = await exported(audit_of(store, clock))
     await restore(store, made.key, PEOPLE, "trying", rehearsed=True)
     trying = people(made, deleting(Key("Tenant", "", "other")))
-    await store.write(replace(trying, key=Key("Tenant", "", "other"), dry_run=True))
+    await store.write(replace(trying, key=Key("Tenant", "", "other")), rehearsed=True)
     await store.write_all([people(cluster("new"))], rehearsed=True)
     assert (await exported(audit_of(store, clock)))[:-1] == before[:-1]
     await restore(store, made.key, PEOPLE, "a mistake")

@@ -281,6 +281,28 @@ async def test_within_one_transaction_each_change_sees_those_before_it(store: St
     assert kinds.count("Quota") == 2, "made, and told once what was used when the transaction ended"
 
 
+async def test_what_is_rehearsed_meets_all_that_is_made_and_leaves_it_alone(store: Store) -> None:
+    await make(store, limit(hard={COUNT: 3}), deployment("a"))
+    since = store.changed.value
+    wider = limit(hard={COUNT: 3, INSTANCES: 9})
+    # All of them wait together, so they share a transaction.
+    tried, made, beyond, widened, other = await asyncio.gather(
+        store.write_all([people(deployment("b")), people(deployment("c"))], rehearsed=True),
+        store.write_all([people(deployment("b")), people(deployment("d"))]),
+        store.write_all([people(deployment(name)) for name in ("x", "y", "z")], rehearsed=True),
+        store.write_all([people(wider, applying(wider))], rehearsed=True),
+        store.write_all([people(deployment("e"))]),
+    )
+    assert [isinstance(outcome, Resource) for outcome in tried] == [True, True]
+    assert [isinstance(outcome, QuotaError) for outcome in beyond] == [False, False, True]
+    assert isinstance(widened[0], Resource)
+    assert widened[0].status["used"] == {COUNT: 1, INSTANCES: 1}
+    assert [isinstance(outcome, Resource) for outcome in made + other] == [True, True, False]
+    assert {event.resource.metadata.name for event in await store.events(since, 9)} == {"b", "d", "team"}
+    assert await used(store) == {COUNT: 3}
+    assert await store.quota_differences() == []
+
+
 async def test_a_quota_deleted_and_made_again_in_one_transaction_counts_anew(store: Store) -> None:
     await make(store, limit(hard={COUNT: 5}), deployment("a"))
     key = Key("Quota", "acme", "team")

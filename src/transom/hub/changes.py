@@ -56,8 +56,8 @@ class Change:
 
     `propagation` is for deletions (`hub.ownership`). `gone` names resources, by key and uid, that must not
     live any more, or this change is refused: it follows from their end. `revives` is what was deleted and
-    comes back (`hub.restoring`). `dry_run`: evaluated with all that any other change is, and not stored.
-    `tracking` says who manages which field afterwards; without it, that stays as it was.
+    comes back (`hub.restoring`). `tracking` says who manages which field afterwards; without it, that stays
+    as it was.
     """
 
     key: Key
@@ -69,7 +69,6 @@ class Change:
     propagation: str = ""
     revives: Resource | None = None
     gone: tuple[tuple[Key, str], ...] = ()
-    dry_run: bool = False
     tracking: Tracking | None = None
 
 

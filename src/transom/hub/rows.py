@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator, Collection, Sequence
 
-from transom.hub.store import RegionRow, RegionRows, Store
+from transom.hub.store import Store
+from transom.hub.store_reads import RegionRow, RegionRows
 from transom.links.source import Changes
 from transom.model.records import Record
 from transom.model.resources import to_json

@@ -10,24 +10,24 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Self, TypeVar
 
 import msgspec
-from sqlalchemy import Column, Connection, Executable, Select, delete, select, tuple_, update
+from sqlalchemy import Connection, Executable, delete, select, update
 
-from transom.hub import store_history, store_quotas
+from transom.hub import store_history, store_quotas, store_reads
 from transom.hub.changes import Change, Held
 from transom.hub.store_duties import require
-from transom.hub.store_engine import Database, News, engine_of, is_storable
+from transom.hub.store_engine import Database, News, engine_of
 from transom.hub.store_history import Event
 from transom.hub.store_levels import StoreLevels
-from transom.hub.store_portions import in_portions
 from transom.hub.store_quotas import Difference
-from transom.hub.store_schema import counter, outbox, positions, resources
+from transom.hub.store_reads import KEYS_A_QUERY, Families, Page, RegionRows, standing
+from transom.hub.store_schema import counter, outbox, positions
 from transom.hub.store_snapshots import Chosen, Snapshot, StoredChange, changes, snapshot
 from transom.hub.store_write import Committed, Job, commit
 from transom.logs.protocol import TopicPartition
-from transom.model.errors import ConflictError, NotFoundError, TransomError
+from transom.model.errors import TransomError
 from transom.model.kinds import Catalog
 from transom.model.names import Key
 from transom.model.resources import Resource, from_json
@@ -42,16 +42,6 @@ from transom.runtime.threads import SerialThread
 T = TypeVar("T")
 
 _JOBS_A_COMMIT = 256
-_KEYS_A_QUERY = 300
-_ROWS_BYTES_MAX = 4 * 1024 * 1024
-
-
-class Page(NamedTuple):
-    """Some resources of a kind, the revision they stand for, and the key to go on after (None: the end)."""
-
-    items: list[Resource]
-    revision: int
-    more_after: Key | None
 
 
 class OutboxRow(msgspec.Struct, frozen=True):
@@ -64,30 +54,6 @@ class OutboxRow(msgspec.Struct, frozen=True):
     type: str
     payload: bytes
     traceparent: str
-
-
-class RegionRow(NamedTuple):
-    """A resource that a region is to have, and the revision at which it was last described."""
-
-    resource: Resource
-    revision: int
-    deleted: bool
-
-
-class RegionRows(NamedTuple):
-    """Rows of a region, the revision up to which they are complete, and whether there may be more."""
-
-    rows: list[RegionRow]
-    upto: int
-    more: bool
-
-
-class Families(NamedTuple):
-    """Resources, what was made for them (their `owner`), and all resources of some other kinds."""
-
-    primaries: dict[Key, Resource]
-    children: list[Resource]
-    others: dict[str, list[Resource]]
 
 
 class Store:
@@ -109,7 +75,9 @@ class Store:
 
         self._commits = Batcher(self._writer, work, _JOBS_A_COMMIT)
         self._gets: Batcher[Key, bytes] = Batcher(
-            self._reader, lambda keys: self._reader_db.run(partial(_bodies, keys)), _KEYS_A_QUERY
+            self._reader,
+            lambda keys: self._reader_db.run(partial(store_reads.bodies, keys=keys)),
+            KEYS_A_QUERY,
         )
         self.leases: frozenset[Lease] = frozenset()
         self.randomness = randomness
@@ -127,7 +95,7 @@ class Store:
         await asyncio.to_thread(database.prepare, int(clock.wall()))
         store = cls(database, catalog, clock, randomness)
         try:
-            store.levels.begin(database, *await store.read(_counter))
+            store.levels.begin(database, *await store.read(standing))
         except BaseException:
             await store.close()
             raise
@@ -169,9 +137,12 @@ class Store:
 
     # --- writing ---
 
-    async def write(self, change: Change) -> Held:
-        """Make one change; returns what is held then, None when it is gone. Raises why it was refused."""
-        (outcome,) = await self.write_all([change])
+    async def write(self, change: Change, *, rehearsed: bool = False) -> Held:
+        """Make one change; returns what is held then, None when it is gone. Raises why it was refused.
+
+        What is `rehearsed` is not made, and has no new revision.
+        """
+        (outcome,) = await self.write_all([change], rehearsed=rehearsed)
         if isinstance(outcome, TransomError):
             raise outcome
         return outcome
@@ -218,13 +189,13 @@ class Store:
 
         def work(db: Connection) -> int:
             db.execute(update(counter).where(counter.c.epoch <= above).values(epoch=epoch))
-            return _counter(db)[0]
+            return standing(db)[0]
 
         self.levels.epoch = await self.within(work)
 
     async def standing(self) -> tuple[int, int]:
         """The epoch and the newest revision as the database has them now."""
-        return await self.read(_counter)
+        return await self.read(standing)
 
     async def forget_outbox(self, upto: int) -> None:
         """Remove outbox rows up to revision `upto`: the log has them."""
@@ -252,43 +223,20 @@ class Store:
         self, kind: str, namespace: str = "", *, most: int = 500, after: Key | None = None
     ) -> Page:
         """Resources of a kind, in the order of namespace and name, up to `most` after the key `after`."""
-
-        def work(db: Connection) -> Page:
-            query = _LIVE.where(resources.c.kind == kind)
-            if namespace:
-                query = query.where(resources.c.namespace == namespace)
-            if after is not None:
-                query = query.where(
-                    tuple_(resources.c.namespace, resources.c.name) > (after.namespace, after.name)
-                )
-            query = query.order_by(resources.c.namespace, resources.c.name).limit(most + 1)
-            items = _resources(db, query)
-            more = items[most - 1].key if len(items) > most else None
-            return Page(items[:most], _counter(db)[1], more)
-
-        return await self.read(work)
+        return await self.read(
+            partial(store_reads.page, kind=kind, namespace=namespace, most=most, after=after)
+        )
 
     async def all_of(self, kind: str) -> list[Resource]:
         """Every resource of a kind."""
-        return await self.read(lambda db: _resources(db, _LIVE.where(resources.c.kind == kind)))
+        return await self.read(partial(store_reads.all_of, kind=kind))
 
     async def families(self, keys: Sequence[Key], others: Sequence[str], *, at_least: int = 0) -> Families:
-        """What is held of `keys`, what was made for them, and all of some other kinds, as of one revision.
+        """What is held of `keys`, what was made for them, and all resources of some other kinds.
 
         Raises `ConflictError` when the store is below `at_least`.
         """
-
-        def work(db: Connection) -> Families:
-            _require_revision(db, at_least)
-            found = _found(db, resources.c.key, [str(key) for key in keys])
-            uids = [resource.metadata.uid for resource in found]
-            return Families(
-                {resource.key: resource for resource in found},
-                _found(db, resources.c.owner_uid, uids),
-                {kind: _resources(db, _LIVE.where(resources.c.kind == kind)) for kind in others},
-            )
-
-        return await self.read(work)
+        return await self.read(partial(store_reads.families, keys=keys, others=others, at_least=at_least))
 
     async def snapshot(
         self, chosen: Chosen, at: int | None, after: Key | None, most: int, *, count: bool = False
@@ -328,26 +276,8 @@ class Store:
         return await self.read(work)
 
     async def region_rows(self, region: str, after: int, most: int) -> RegionRows:
-        """Resources of `region` described after revision `after`, oldest first, deleted ones included.
-
-        Up to `most` of them, and about 4 MiB.
-        """
-        now = select(counter.c.revision).scalar_subquery()
-        columns = (resources.c.body, resources.c.described_revision, resources.c.deleted, now)
-        query = select(*columns).where(resources.c.region == region)
-
-        def work(db: Connection) -> RegionRows:
-            rows: list[RegionRow] = []
-            size = newest = 0
-            for body, at, gone, known in in_portions(db, query, resources.c.described_revision, after, most):
-                newest = known
-                rows.append(RegionRow(from_json(body), at, gone))
-                size += len(body)
-                if size >= _ROWS_BYTES_MAX or len(rows) == most:
-                    return RegionRows(rows, at, more=True)
-            return RegionRows(rows, newest or _counter(db)[1], more=False)
-
-        return await self.read(work)
+        """See `store_reads.region_rows`."""
+        return await self.read(partial(store_reads.region_rows, region=region, after=after, most=most))
 
     async def positions_of(self, reader: str) -> dict[TopicPartition, int]:
         """How far `reader` has read the hub's log."""
@@ -372,41 +302,3 @@ class Store:
             db.execute(statement)
 
         await self.within(work)
-
-
-_LIVE = select(resources.c.body).where(resources.c.deleted.is_(False))
-
-
-def _counter(db: Connection) -> tuple[int, int]:
-    row = db.execute(select(counter.c.epoch, counter.c.revision)).one()
-    return row.epoch, row.revision
-
-
-def _require_revision(db: Connection, at_least: int) -> None:
-    """A copy of the store that lags behind must not be acted on."""
-    if at_least and _counter(db)[1] < at_least:
-        raise ConflictError(f"the store is not at revision {at_least} yet")
-
-
-def _bodies(keys: Sequence[Key], db: Connection) -> list[bytes | Exception]:
-    """What exists of `keys`, as it is stored; else a `NotFoundError`."""
-    names = [name for name in map(str, keys) if is_storable(name)]
-    query = select(resources.c.key, resources.c.body).where(
-        resources.c.deleted.is_(False), resources.c.key.in_(names)
-    )
-    found = {row.key: row.body for row in db.execute(query)}
-    return [found.get(str(key)) or NotFoundError(f"{key} does not exist") for key in keys]
-
-
-def _found(db: Connection, column: Column[str], values: Sequence[str]) -> list[Resource]:
-    """What exists of what `values` names, looked up in parts that a database takes."""
-    values = [value for value in values if is_storable(value)]
-    return [
-        resource
-        for at in range(0, len(values), _KEYS_A_QUERY)
-        for resource in _resources(db, _LIVE.where(column.in_(values[at : at + _KEYS_A_QUERY])))
-    ]
-
-
-def _resources(db: Connection, query: Select[Any]) -> list[Resource]:
-    return [from_json(body) for body in db.execute(query).scalars()]

@@ -61,9 +61,8 @@ class Quotas:
                 used = dict(quota.status["used"])
                 self._of[quota.metadata.namespace][quota.key] = _Quota(quota.status["hard"], used)
 
-    def admit(self, kind: Kind, before: Held, after: Held, *, dry_run: bool = False) -> Held:
-        """Count a change that is accepted otherwise; a dry run counts nothing. Returns `after`; a quota with
-        its new status.
+    def admit(self, kind: Kind, before: Held, after: Held) -> Held:
+        """Count a change that is accepted otherwise. Returns `after`; a quota with its new status.
 
         Raises `QuotaError`; for a quota of what cannot be limited `InvalidError`. Nothing is counted then.
         """
@@ -72,7 +71,7 @@ class Quotas:
             return after
         self.load([last.metadata.namespace])
         if kind.limits is not None:
-            return self._declared(kind.limits, before, after, dry_run=dry_run)
+            return self._declared(kind.limits, before, after)
         wanted: list[tuple[Key, _Quota, dict[str, int]]] = []
         for key, quota in self._of[last.metadata.namespace].items():
             more = {
@@ -85,7 +84,7 @@ class Quotas:
             require_within(key.name, more, quota.used, quota.hard, what)
             if more:
                 wanted.append((key, quota, more))
-        for key, quota, more in [] if dry_run else wanted:
+        for key, quota, more in wanted:
             self._moved.add(key)
             for name, number in more.items():
                 quota.used[name] += number
@@ -96,22 +95,14 @@ class Quotas:
         for key in sorted(self._moved):
             yield key, _status(self._of[key.namespace][key])
 
-    def _declared(
-        self,
-        limits: Callable[[Resource], Mapping[str, int]],
-        before: Held,
-        after: Held,
-        *,
-        dry_run: bool,
-    ) -> Held:
+    def _declared(self, limits: Callable[[Resource], Mapping[str, int]], before: Held, after: Held) -> Held:
         """A quota was made, changed or deleted."""
         last = after or before
         assert last is not None  # noqa: S101  # a change from nothing to nothing is not accepted
         of_tenant = self._of[last.metadata.namespace]
         if after is None:
-            if not dry_run:
-                del of_tenant[last.key]
-                self._moved.discard(last.key)
+            del of_tenant[last.key]
+            self._moved.discard(last.key)
             return None
         hard = limits(after)
         known = of_tenant[last.key].used if last.key in of_tenant else {}
@@ -121,9 +112,8 @@ class Quotas:
             raise InvalidError(str(after.key), problems)
         used = {name: known[name] if name in known else self._sum(name, after) for name in hard}
         quota = _Quota(hard, used)
-        if not dry_run:
-            of_tenant[last.key] = quota
-            self._moved.discard(last.key)
+        of_tenant[last.key] = quota
+        self._moved.discard(last.key)
         return after.with_status(_status(quota))
 
     def _sum(self, name: str, quota: Resource) -> int:

@@ -52,7 +52,8 @@ _USERS_NAMED_MAX = 3
 class Job(NamedTuple):
     """What one caller of `Store.write_all` wants: changes, and how far `reader` has read; all of it only as
     long as the caller holds `leases`. `trace` is that of changes which have none of their own. `together`:
-    when one is refused, none is made. `rehearsed`: none is made, and the outcomes are those there would be.
+    when one is refused, none is made. `rehearsed`: evaluated with all that others are, and none is made; what
+    comes of it has no new revision.
     """
 
     changes: tuple[Change, ...]
@@ -78,10 +79,23 @@ class Committed(NamedTuple):
 
 
 class _Batch:
-    """The resources a transaction has read, as they are after the changes accepted so far."""
+    """The resources a transaction has read, as they are after the changes accepted so far, behind `revision`.
 
-    def __init__(self, db: Connection, catalog: Catalog, uids: Randomness, now: str, known: int) -> None:
-        self.first = locked_revision(db, known) + 1
+    `rehearses`: nothing comes of it, so nothing has a new revision.
+    """
+
+    def __init__(
+        self,
+        db: Connection,
+        catalog: Catalog,
+        uids: Randomness,
+        now: str,
+        revision: int,
+        *,
+        rehearses: bool = False,
+    ) -> None:
+        self.first = revision + 1
+        self._rehearses = rehearses
         self._db = db
         self._catalog = catalog
         self._uids = uids
@@ -91,6 +105,11 @@ class _Batch:
         self._crowds = Crowds(db)
         self.accepted: list[Accepted] = []
         self.quotas = Quotas(db, catalog, self._held)
+
+    def begin(self, changes: Sequence[Change]) -> None:
+        """Read at once what `changes` are about."""
+        self.load(change.key for change in changes)
+        self.quotas.load(change.key.namespace for change in changes)
 
     def load(self, keys: Iterable[Key]) -> None:
         """Read the resources of `keys` that were not read yet."""
@@ -147,9 +166,7 @@ class _Batch:
         if after is None or after.deleting:
             self._check_guards(kind, change.key)
             self._check_cascade(change, held)
-        after = self.quotas.admit(kind, held, after, dry_run=change.dry_run)
-        if change.dry_run:
-            return after
+        after = self.quotas.admit(kind, held, after)
         if after is None and kind.guards == "namespace":
             self._take_away(fleeting_of(self._db, self._catalog, change.key.name), "gone with its tenant")
         if held is None:
@@ -171,7 +188,7 @@ class _Batch:
         if change.after is None:
             self._buried[key] = change.last
             self._crowds.left(key)
-        else:
+        elif not self._rehearses:
             change.after = change.after.with_metadata(resource_version=str(self.revision))
         self._held[key] = change.after
         return change.after
@@ -316,14 +333,21 @@ def commit(
     """
 
     def work(db: Connection) -> list[Committed | Exception]:
-        batch = _Batch(db, catalog, randomness, timestamp(clock), known)
+        revision, now = locked_revision(db, known), timestamp(clock)
+
+        def begun(jobs: Iterable[Job], *, rehearses: bool = False) -> _Batch:
+            batch = _Batch(db, catalog, randomness, now, revision, rehearses=rehearses)
+            batch.begin([change for job in jobs for change in job.changes])
+            return batch
+
         gone = lost(db, {lease for job in jobs for lease in job.leases})
         refused = {at: fenced(min(job.leases & gone)) for at, job in enumerate(jobs) if job.leases & gone}
         allowed = {at: job for at, job in enumerate(jobs) if at not in refused}
-        keys = [change.key for job in allowed.values() for change in job.changes]
-        batch.load(keys)
-        batch.quotas.load(key.namespace for key in keys)
-        outcomes = {at: _outcomes(batch, job) for at, job in allowed.items()}
+        batch = begun(job for job in allowed.values() if not job.rehearsed)
+        outcomes = {
+            at: _outcomes(begun([job], rehearses=True) if job.rehearsed else batch, job)
+            for at, job in allowed.items()
+        }
         batch.settle()
         if batch.accepted:
             write_rows(db, batch.accepted, batch.first, batch.now, randomness)
@@ -341,7 +365,7 @@ def _outcomes(batch: _Batch, job: Job) -> list[Held | TransomError]:
     begun = len(batch.accepted)
     outcomes = [_outcome(batch, change, job.trace) for change in job.changes]
     refused = [each for each in outcomes if isinstance(each, TransomError)] if job.together else []
-    if refused or job.rehearsed:
+    if refused:
         batch.undo(begun)
     return [refused[0] for _ in outcomes] if refused else outcomes
 

@@ -130,7 +130,7 @@ class Lists:
             changes = [_deletion(kind, row, how, actor) for row in rows[at : at + _DELETED_AT_ONCE]]
             for change in changes:
                 await check_leaving(self._store, change.key, change.wanted)
-            outcomes = await self._store.write_all(changes)
+            outcomes = await self._store.write_all(changes, rehearsed=how.dry_run)
             errors = [each for each in outcomes if isinstance(each, TransomError)]
             refused = refused or next((each for each in errors if not isinstance(each, NotFoundError)), None)
         return refused
@@ -255,7 +255,7 @@ def _deletion(kind: Kind, row: Row, how: DeleteOptions, actor: Actor) -> Change:
     wanted = deleting(row.key._replace(kind=kind.name), how.resource_version, uid)
     if kind.view is not None:
         wanted = kind.view.through(wanted)
-    return Change(row.key, wanted, actor, how.why, propagation=how.propagation, dry_run=how.dry_run)
+    return Change(row.key, wanted, actor, how.why, propagation=how.propagation)
 
 
 def _seen(target: Target, page: Snapshot) -> Snapshot:

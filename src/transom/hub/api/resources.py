@@ -29,6 +29,7 @@ from transom.hub.api.history import told_diff, told_history
 from transom.hub.api.lists import reached
 from transom.hub.api.options import (
     DELETE_WORDS,
+    DeleteOptions,
     WriteOptions,
     delete_options,
     revision_in,
@@ -80,7 +81,7 @@ class Resources:
             wanted = creating(resource.with_status({}))
             change = self._change(request, new, wanted, options)
             try:
-                return _answer(shown, await self._write(request, new, change), warnings, 201)
+                return _answer(shown, await self._write(request, new, change, options), warnings, 201)
             except ExistsError:
                 if not tries_left:
                     raise
@@ -92,7 +93,7 @@ class Resources:
         resource, warnings = resource_from(await read_resource(request), target, options.validation)
         wanted = _restating(resource) if target.subresource else replacing(resource)
         change = self._change(request, target, wanted, options)
-        return _answer(shown, await self._changed(request, target, change), warnings)
+        return _answer(shown, await self._changed(request, target, change, options), warnings)
 
     async def patch(self, request: Request, target: Target) -> Response:
         """PATCH: the resource, or its status, changed by a JSON merge patch or a JSON patch, or applied."""
@@ -100,14 +101,14 @@ class Resources:
         if is_applied(request):
             applied = self._fields.applying(target, await read_applied(request), options)
             change = self._change(request, target, applied, options)
-            held = await self._changed(request, target, change)
+            held = await self._changed(request, target, change, options)
             return _answer(shown, held, applied.warnings, 201 if applied.created else 200)
         if options.force is not None:
             said = Problem("force", "may not be specified for non-apply patch", "Forbidden")
             raise OptionsError("PatchOptions", [said])
         patching = _Patching(target, await read_patch(request), options)
         change = self._change(request, target, patching, options)
-        return _answer(shown, await self._changed(request, target, change), patching.warnings)
+        return _answer(shown, await self._changed(request, target, change, options), patching.warnings)
 
     async def delete(self, request: Request, target: Target) -> Response:
         """DELETE: the resource while it waits for its finalizers, else a Status of success."""
@@ -125,9 +126,8 @@ class Resources:
             actor_of(request),
             options.why,
             propagation=options.propagation,
-            dry_run=options.dry_run,
         )
-        held = await self._write(request, target, change)
+        held = await self._write(request, target, change, options)
         if held is not None:
             return _answer(shown, held)
         details = {
@@ -171,7 +171,9 @@ class Resources:
     def _shown(self, request: Request, target: Target) -> Rendering:
         return rendering_for(request, target.kind, "one", self._clock.wall)
 
-    async def _changed(self, request: Request, target: Target, change: Change) -> Resource:
+    async def _changed(
+        self, request: Request, target: Target, change: Change, options: WriteOptions
+    ) -> Resource:
         """What there is after `change`, or was there last, when that took away the last finalizer."""
         last: list[Resource] = []
 
@@ -180,16 +182,18 @@ class Resources:
             last[:] = [] if after is None else [after]
             return after
 
-        held = await self._write(request, target, dataclasses.replace(change, wanted=noting))
+        held = await self._write(request, target, dataclasses.replace(change, wanted=noting), options)
         return target.kind.shown(last[0]) if held is None else held
 
-    async def _write(self, request: Request, target: Target, change: Change) -> Held:
+    async def _write(
+        self, request: Request, target: Target, change: Change, options: WriteOptions | DeleteOptions
+    ) -> Held:
         view = target.kind.view
         if view is not None:
             change = dataclasses.replace(change, wanted=view.through(change.wanted))
         await check_leaving(self._store, change.key, change.wanted)
         change = dataclasses.replace(change, wanted=guarded(request, change.key, change.wanted))
-        held = await self._store.write(change)
+        held = await self._store.write(change, rehearsed=options.dry_run)
         return None if held is None else target.kind.shown(held)
 
     def _change(self, request: Request, target: Target, wanted: Wanted, options: WriteOptions) -> Change:
@@ -197,7 +201,7 @@ class Resources:
         applied = isinstance(wanted, Applied)
         tracking = wanted.tracking if applied else self._fields.updating(request, target, options)
         actor = actor_of(request)
-        return Change(target.key, wanted, actor, options.why, dry_run=options.dry_run, tracking=tracking)
+        return Change(target.key, wanted, actor, options.why, tracking=tracking)
 
     def _named(self, body: JsonObject, prefix: str) -> JsonObject:
         """The body with a name that begins with `prefix`."""
