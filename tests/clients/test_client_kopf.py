@@ -1,6 +1,8 @@
 """kopf: an operator that nobody here knows of, over a kind of one's own."""
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,15 +12,17 @@ import pytest
 
 from clients_parts import gadget, until
 
-PAINTER = Path(__file__).with_name("painter.py")
+HERE = Path(__file__).parent
+PAGE = HERE.parents[1] / "docs" / "how-to" / "kubectl.md"
 
 
 @pytest.fixture
 def operator(hub, tmp_path):
-    words = [sys.executable, "-m", "kopf", "run", "--standalone", "--namespace=acme", str(PAINTER)]
+    (line,) = re.findall(r"^\$ kopf (.*)", PAGE.read_text(), re.MULTILINE)
+    words = [sys.executable, "-m", "kopf", *shlex.split(line)]
     with (tmp_path / "operator.log").open("w") as log:
         env = {**os.environ, "KUBECONFIG": str(hub.kubeconfig), "HOME": str(tmp_path)}
-        process = subprocess.Popen(words, env=env, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(words, env=env, cwd=HERE, stdout=log, stderr=subprocess.STDOUT)
         try:
             yield tmp_path / "operator.log"
         finally:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import functools
 import re
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -14,14 +14,14 @@ from transom.cli.output import harmless
 from transom.client.config import ClientConfig, find, read_key, whom_to_trust
 from transom.client.hub import ApiError, HubClient
 from transom.client.kinds import kinds_of
-from transom.model.errors import NotFoundError
+from transom.model.errors import NotFoundError, UnauthorizedError
 from transom.model.kinds import Kind
 from transom.runtime.clock import SystemClock, rfc3339
 
 C = TypeVar("C", bound=Callable[..., Any])
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_FORBIDDEN = 403
+_UNAUTHORIZED, _FORBIDDEN = 401, 403
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
@@ -41,14 +41,24 @@ class Way(NamedTuple):
         """Where the hub is. Raises `InvalidError`."""
         return find(self.hub, self.key_file, self.ca_file)
 
-    def connect(self) -> HubClient:
-        """A client of the hub; use it as a context. Raises `InvalidError`."""
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncGenerator[HubClient]:
+        """A client of the hub, for a block. Raises `InvalidError`, and `UnauthorizedError` from the block."""
         config = self.find()
 
         def late() -> None:
             click.echo(f"waiting for the hub at {harmless(config.hub)}; Ctrl-C gives up", err=True)
 
-        return HubClient(config.hub, read_key(config), whom_to_trust(config), late)
+        async with HubClient(config.hub, read_key(config), whom_to_trust(config), late) as hub:
+            try:
+                yield hub
+            except ApiError as error:
+                if error.code != _UNAUTHORIZED:
+                    raise
+                raise UnauthorizedError(
+                    f"the hub at {config.hub} does not take the key in {config.key_file}: it was revoked, "
+                    "has expired, or is another hub's; name the file of a good one with --key-file"
+                ) from None
 
 
 def hub_options(command: Callable[..., Any]) -> Callable[..., Any]:
