@@ -5,6 +5,7 @@ import contextlib
 import json
 
 import pytest
+import yaml
 
 from api_parts import DEPLOYMENTS, KEY, manifest, served
 from cli_parts import TRANSOM, environment, transom
@@ -115,6 +116,28 @@ async def test_get_as_table_json_and_yaml(hub):
     assert (missing.code, 'deployments.transom.dev "nothing" not found' in missing.err) == (1, True)
     missing = await transom("get", "region", "nowhere", cwd=hub.folder)
     assert (missing.code, 'regions.transom.dev "nowhere" not found' in missing.err) == (1, True)
+
+
+async def test_an_event_is_shown_with_all_that_the_hub_says_of_it(hub):
+    events = "/api/v1/namespaces/acme/events"
+    about = {"kind": "Deployment", "namespace": "acme", "name": "shop"}
+    event = {"involvedObject": about, "reason": "Fell", "message": "it fell", "count": 3}
+    envelope = {"apiVersion": "v1", "kind": "Event", "metadata": {"name": "one"}}
+    made = (await hub.ask("POST", events, envelope | event)).body
+    one = await transom("get", "events", "one", "-o", "json", cwd=hub.folder)
+    assert one.json == made
+    assert one.json.items() >= event.items()
+    listed = await transom("get", "events", "-o", "yaml", cwd=hub.folder)
+    assert yaml.safe_load(listed.out)["items"] == [made]
+    async with running(hub, "get", "events", "-w", "-o", "json") as process:
+        assert json.loads(await process.stdout.readline()) == {"type": "ADDED", "object": made}
+        again = (await hub.ask("PUT", f"{events}/one", envelope | event | {"count": 4})).body
+        assert json.loads(await process.stdout.readline()) == {"type": "MODIFIED", "object": again}
+    told = await transom("describe", "event", "one", cwd=hub.folder)
+    assert "\nFields:\n" in told.out
+    assert "\n  message: it fell\n" in told.out
+    told = await transom("describe", "event", "one", "-o", "json", cwd=hub.folder)
+    assert told.json["resource"] == again
 
 
 async def test_several_tenants_must_be_told_apart(hub):

@@ -1,6 +1,7 @@
 """`transom describe`: one resource, for people."""
 
 import click
+import msgspec
 
 from transom.cli.common import (
     Way,
@@ -14,6 +15,7 @@ from transom.cli.common import (
 )
 from transom.cli.history import CHANGES_HEAD, told_change
 from transom.cli.output import age, aligned, as_yaml, echo_json, harmless
+from transom.client.hub import ApiError, HubClient
 from transom.model.kinds import Kind
 from transom.model.resources import JsonObject, Resource, conditions_of
 
@@ -35,15 +37,26 @@ async def _describe(way: Way, called: str, name: str, tenant: str, output: str) 
     async with way.connect() as client:
         kind = await kind_called(client, called)
         tenant = await tenant_for(client, kind, tenant)
-        resource = await client.get(kind, name, tenant)
-        changes = await client.history(kind, name, tenant, _CHANGES_SHOWN)
+        written = await client.get_object(kind, name, tenant)
+        changes = await _changes(client, kind, name, tenant)
     if output == "json":
-        echo_json({"resource": resource, "history": changes})
+        echo_json({"resource": written, "history": changes})
     else:
-        _tell(kind, resource, changes)
+        _tell(kind, written, changes)
 
 
-def _tell(kind: Kind, resource: Resource, changes: list[JsonObject]) -> None:
+async def _changes(client: HubClient, kind: Kind, name: str, tenant: str) -> list[JsonObject]:
+    """Its newest changes; none of a kind that is in no history (a Lease, an Event)."""
+    try:
+        return await client.history(kind, name, tenant, _CHANGES_SHOWN)
+    except ApiError as error:
+        if error.reason != "NotFound":
+            raise
+        return []
+
+
+def _tell(kind: Kind, written: JsonObject, changes: list[JsonObject]) -> None:
+    resource = msgspec.convert(written, Resource)
     meta = resource.metadata
     facts = [
         ("Name", reference(kind, meta.name)),
@@ -60,6 +73,9 @@ def _tell(kind: Kind, resource: Resource, changes: list[JsonObject]) -> None:
         click.echo(harmless(line))
     _section("Annotations", as_yaml(meta.annotations) if meta.annotations else "")
     _section("Spec", as_yaml(resource.spec) if resource.spec else "")
+    # Of a flat kind (an Event) what was declared stands beside the metadata.
+    beside = {name: value for name, value in written.items() if name not in Resource.__struct_encode_fields__}
+    _section("Fields", as_yaml(beside) if beside else "")
     rest = {name: value for name, value in resource.status.items() if name != "conditions"}
     _section("Status", as_yaml(rest) if rest else "")
     conditions = [
@@ -68,7 +84,8 @@ def _tell(kind: Kind, resource: Resource, changes: list[JsonObject]) -> None:
     ]
     if conditions:
         _section("Conditions", "\n".join(_told_conditions(conditions)))
-    _section("Changes", "\n".join(aligned([CHANGES_HEAD, *(told_change(item) for item in changes)])))
+    rows = [CHANGES_HEAD, *(told_change(item) for item in changes)]
+    _section("Changes", "\n".join(aligned(rows)) if changes else "")
 
 
 def _told_conditions(conditions: list[tuple[str, ...]]) -> list[str]:

@@ -17,11 +17,11 @@ from transom.cli.common import (
     tenant_option,
 )
 from transom.cli.output import aligned, as_yaml, echo_json, echo_yaml, harmless
-from transom.client.hub import HubClient, WatchEvent
+from transom.client.hub import HubClient
 from transom.client.tables import Row, Table
 from transom.model.errors import UnreachableError
 from transom.model.kinds import Kind
-from transom.model.resources import JsonObject, Resource, to_json
+from transom.model.resources import JsonObject, to_json
 from transom.runtime.clock import SystemClock
 
 _AGAIN_SECONDS = 0.5
@@ -146,32 +146,40 @@ class _Documents:
         """Print what there is; returns the revision it is of."""
         client, kind, name, tenant, selector = self._shown
         if name:
-            found = [await client.get(kind, name, tenant)]
-            revision = found[0].metadata.resource_version
+            found = [await client.get_object(kind, name, tenant)]
+            revision = str(found[0]["metadata"]["resourceVersion"])
         else:
-            found, revision = await client.list_all(kind, tenant, selector)
+            found, revision = await client.list_objects(kind, tenant, selector)
         if follow:
             for resource in found:
-                self._print_change(WatchEvent("ADDED", resource))
+                self._print_change("ADDED", resource)
         else:
-            (echo_json if self._output == "json" else echo_yaml)(found[0] if name else _listed(kind, found))
+            whole = found[0] if name else _listed(kind, found, revision)
+            (echo_json if self._output == "json" else echo_yaml)(whole)
         return revision
 
     async def changed(self, revision: str) -> AsyncGenerator[str]:
         """Print what changes after `revision`, and give the revision of each change."""
         client, kind, name, tenant, selector = self._shown
-        async with aclosing(client.watch(kind, tenant, revision, selector)) as events:
-            async for event in events:
-                if name in ("", event.object.metadata.name):
-                    self._print_change(event)
-                yield event.object.metadata.resource_version
+        async with aclosing(client.watch_objects(kind, tenant, revision, selector)) as events:
+            async for event, resource in events:
+                if name in ("", resource["metadata"]["name"]):
+                    self._print_change(event, resource)
+                yield resource["metadata"]["resourceVersion"]
 
-    def _print_change(self, event: WatchEvent) -> None:
+    def _print_change(self, event: str, resource: JsonObject) -> None:
+        change = {"type": event, "object": resource}
         if self._output == "json":
-            click.echo(to_json(event))
+            click.echo(to_json(change))
         else:
-            click.echo(f"---\n{as_yaml(event)}", nl=False)
+            click.echo(f"---\n{as_yaml(change)}", nl=False)
 
 
-def _listed(kind: Kind, found: Sequence[Resource]) -> JsonObject:
-    return {"kind": f"{kind.name}List", "apiVersion": kind.api_version, "items": list(found)}
+def _listed(kind: Kind, found: Sequence[JsonObject], revision: str) -> JsonObject:
+    metadata = {"resourceVersion": revision}
+    return {
+        "apiVersion": kind.api_version,
+        "kind": f"{kind.name}List",
+        "metadata": metadata,
+        "items": list(found),
+    }

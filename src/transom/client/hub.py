@@ -3,15 +3,15 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
-from urllib.parse import quote
 
 import aiohttp
 import msgspec
 
 from transom.client.tables import Row, Table, read_table
+from transom.client.wire import lines_of, path_of, read_items, read_resource
 from transom.model.audit import SignedHead
 from transom.model.errors import UNREADABLE, TransomError, UnreachableError
 from transom.model.kinds import Kind
@@ -116,18 +116,22 @@ class HubClient:
                 if error.reason != "AlreadyExists":
                     raise
                 held = await self.get(kind, name, tenant)  # someone else was quicker
-        path = _path(kind, tenant, name)
-        after = _resource(await self._ask("PUT", path, {"why": why}, to_json(manifest)))
+        path = path_of(kind, tenant, name)
+        after = read_resource(await self._ask("PUT", path, {"why": why}, to_json(manifest)))
         same = after.metadata.resource_version == held.metadata.resource_version
         return after, "unchanged" if same else "configured"
 
     async def create(self, kind: Kind, manifest: JsonObject, tenant: str = "", why: str = "") -> Resource:
         """Create what `manifest` declares."""
-        return _resource(await self._ask("POST", _path(kind, tenant), {"why": why}, to_json(manifest)))
+        return read_resource(await self._ask("POST", path_of(kind, tenant), {"why": why}, to_json(manifest)))
 
     async def get(self, kind: Kind, name: str, tenant: str = "") -> Resource:
         """One resource."""
-        return _resource(await self._ask("GET", _path(kind, tenant, name)))
+        return msgspec.convert(await self.get_object(kind, name, tenant), Resource)
+
+    async def get_object(self, kind: Kind, name: str, tenant: str = "") -> JsonObject:
+        """One resource as the hub has written it: of a flat kind (an Event), a `Resource` has not all."""
+        return msgspec.json.decode(await self._ask("GET", path_of(kind, tenant, name)))
 
     async def find(self, kind: Kind, name: str, tenant: str = "") -> Resource | None:
         """One resource, or None when it does not exist."""
@@ -140,36 +144,43 @@ class HubClient:
 
     async def list_all(self, kind: Kind, tenant: str = "", selector: str = "") -> ResourceList:
         """Every resource of a kind, of `tenant` or of all; `selector` is `label=value,…`."""
-        items: list[Resource] = []
+        items, revision = await self.list_objects(kind, tenant, selector)
+        return ResourceList(msgspec.convert(items, list[Resource]), revision)
+
+    async def list_objects(
+        self, kind: Kind, tenant: str = "", selector: str = ""
+    ) -> tuple[list[JsonObject], str]:
+        """The same, each as the hub has written it."""
+        items: list[JsonObject] = []
         query = {"limit": str(_PAGE), "labelSelector": selector}
         while True:
-            found: JsonObject = msgspec.json.decode(await self._ask("GET", _path(kind, tenant), query))
-            items += msgspec.convert(found["items"], list[Resource])
+            found: JsonObject = msgspec.json.decode(await self._ask("GET", path_of(kind, tenant), query))
+            items += found["items"]
             query["continue"] = found["metadata"].get("continue", "")
             if not query["continue"]:
-                return ResourceList(items, found["metadata"]["resourceVersion"])
+                return items, found["metadata"]["resourceVersion"]
 
     async def patch(
         self, kind: Kind, name: str, patch: JsonObject, tenant: str = "", why: str = ""
     ) -> Resource:
         """Change a resource by a JSON merge patch (RFC 7396)."""
         media = "application/merge-patch+json"
-        body = await self._ask("PATCH", _path(kind, tenant, name), {"why": why}, to_json(patch), media)
-        return _resource(body)
+        body = await self._ask("PATCH", path_of(kind, tenant, name), {"why": why}, to_json(patch), media)
+        return read_resource(body)
 
     async def delete(self, kind: Kind, name: str, tenant: str = "", why: str = "") -> Resource | None:
         """Delete a resource: None when it is gone, else it waits for its finalizers."""
-        body = await self._ask("DELETE", _path(kind, tenant, name), {"why": why})
-        return None if msgspec.json.decode(body)["kind"] == "Status" else _resource(body)
+        body = await self._ask("DELETE", path_of(kind, tenant, name), {"why": why})
+        return None if msgspec.json.decode(body)["kind"] == "Status" else read_resource(body)
 
     async def table(self, kind: Kind, tenant: str = "", name: str = "", selector: str = "") -> Table:
         """Resources of a kind as a table, of `tenant` or of all; or the one called `name`."""
         if name:
-            return read_table(await self._ask("GET", _path(kind, tenant, name), accept=_TABLE))
+            return read_table(await self._ask("GET", path_of(kind, tenant, name), accept=_TABLE))
         query = {"limit": str(_PAGE), "labelSelector": selector}
         rows: list[Row] = []
         while True:
-            found = read_table(await self._ask("GET", _path(kind, tenant), query, accept=_TABLE))
+            found = read_table(await self._ask("GET", path_of(kind, tenant), query, accept=_TABLE))
             rows += found.rows
             query["continue"] = found.metadata.get("continue", "")
             if not query["continue"]:
@@ -183,9 +194,18 @@ class HubClient:
         Ends never: raises `UnreachableError` when the hub goes away, `ApiError` 410 when `revision` is
         forgotten (then list again).
         """
+        changes = self.watch_objects(kind, tenant, revision, selector)
+        async with contextlib.aclosing(changes):
+            async for event, written in changes:
+                yield WatchEvent(event, msgspec.convert(written, Resource))
+
+    async def watch_objects(
+        self, kind: Kind, tenant: str = "", revision: str = "", selector: str = ""
+    ) -> AsyncGenerator[tuple[str, JsonObject]]:
+        """The same with each resource as the hub has written it."""
         async with contextlib.aclosing(self._watch(kind, tenant, revision, selector, _JSON)) as lines:
             async for line in lines:
-                yield WatchEvent(line.type, _resource(bytes(line.object)))
+                yield line.type, msgspec.json.decode(line.object)
 
     async def watch_table(
         self, kind: Kind, tenant: str, revision: str, selector: str = ""
@@ -205,9 +225,9 @@ class HubClient:
             "labelSelector": selector,
         }
         timeout = aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS, sock_read=_QUIET_SECONDS)
-        path = _path(kind, tenant)
+        path = path_of(kind, tenant)
         async with self._request("GET", path, query, accept=accept, timeout=timeout) as response:
-            async for text in _lines(response):
+            async for text in lines_of(response):
                 line = msgspec.json.decode(text, type=_Line)
                 if line.type == "ERROR":
                     raise ApiError(msgspec.json.decode(line.object))
@@ -221,7 +241,7 @@ class HubClient:
         query: dict[str, str] = {}
         while len(items) < most:
             query["limit"] = str(min(most - len(items), _PAGE))
-            asked = await self._ask("GET", _path(kind, tenant, name) + "/history", query)
+            asked = await self._ask("GET", path_of(kind, tenant, name) + "/history", query)
             found: JsonObject = msgspec.json.decode(asked)
             items += found["items"]
             query["continue"] = found["metadata"].get("continue", "")
@@ -234,7 +254,7 @@ class HubClient:
     ) -> JsonObject:
         """How generation `last` (None: what is declared now) differs from `first`; `told_diff`."""
         query = {"from": str(first), "to": str(last or "")}
-        return msgspec.json.decode(await self._ask("GET", _path(kind, tenant, name) + "/diff", query))
+        return msgspec.json.decode(await self._ask("GET", path_of(kind, tenant, name) + "/diff", query))
 
     async def restore(
         self, kind: Kind, name: str, tenant: str = "", why: str = "", *, dry_run: bool = False
@@ -252,7 +272,7 @@ class HubClient:
         self, verb: str, kind: Kind, name: str, tenant: str, why: str, *, dry_run: bool
     ) -> JsonObject:
         query = {"why": why, "dryRun": "All" if dry_run else ""}
-        return msgspec.json.decode(await self._ask("POST", f"{_path(kind, tenant, name)}/{verb}", query))
+        return msgspec.json.decode(await self._ask("POST", f"{path_of(kind, tenant, name)}/{verb}", query))
 
     # --- the hub itself ---
 
@@ -271,19 +291,19 @@ class HubClient:
 
     async def discovery(self, root: str) -> list[JsonObject]:
         """Every group and all that is served in it, below `root`, "/api" or "/apis": `APIGroupDiscovery`."""
-        return _items(await self._ask("GET", root, accept=_DISCOVERY))
+        return read_items(await self._ask("GET", root, accept=_DISCOVERY))
 
     async def layers(self) -> list[JsonObject]:
         """Every kind with its floor: {kind, plural, layer, owner, statusOwner, reads}."""
-        return _items(await self._ask("GET", "/hub/layers"))
+        return read_items(await self._ask("GET", "/hub/layers"))
 
     async def processes(self) -> list[JsonObject]:
         """The hub's processes, as the one that answers sees them: whether each is alive, and what it does."""
-        return _items(await self._ask("GET", "/hub/processes"))
+        return read_items(await self._ask("GET", "/hub/processes"))
 
     async def regions(self) -> list[JsonObject]:
         """The roads to every region, as `hub.roads.RoadsReport` describes them."""
-        return _items(await self._ask("GET", "/hub/regions"))
+        return read_items(await self._ask("GET", "/hub/regions"))
 
     async def contexts(self) -> JsonObject:
         """What the hub can say of its contexts: {items: one a region, holds: what guards hold back, refused:
@@ -373,23 +393,3 @@ def _refused(code: int, body: bytes) -> ApiError:
         return ApiError(msgspec.json.decode(body, type=dict[str, Any]))
     except UNREADABLE:
         return ApiError({"code": code, "message": f"the hub answered {code}, and not as transom's hub does"})
-
-
-async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    async for text in response.content:
-        if text.strip():
-            yield text
-
-
-def _path(kind: Kind, tenant: str, name: str = "") -> str:
-    space = f"/namespaces/{quote(tenant, safe='')}" if kind.namespaced and tenant else ""
-    root = f"/apis/{kind.group}" if kind.group else "/api"
-    return f"{root}/{kind.version}{space}/{kind.plural}" + (f"/{quote(name, safe='')}" if name else "")
-
-
-def _resource(body: bytes) -> Resource:
-    return msgspec.json.decode(body, type=Resource)
-
-
-def _items(body: bytes) -> list[JsonObject]:
-    return msgspec.json.decode(body)["items"]
