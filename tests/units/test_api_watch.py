@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from api_parts import DEPLOYMENTS, KEY, ROOT, manifest, served
-from hub_parts import deployment, put
+from hub_parts import deployment, open_store, put
 from transom.catalog.deployment.kind import DEPLOYMENT
 from transom.client.hub import ApiError
 from transom.hub.api import watch as api_watch
@@ -81,6 +81,30 @@ async def test_what_there_is_is_shown_as_of_one_revision(api, monkeypatch):
         assert said(await following()) == ("MODIFIED", "b", "2")
         await api.store.write(put(deployment("c", version="3")))
         assert said(await following()) == ("MODIFIED", "c", "3")
+
+
+async def test_a_watch_begins_with_what_another_process_has_written(api, tmp_path):
+    before = await api.revision()
+    async with open_store(tmp_path, declared=False) as elsewhere:
+        await elsewhere.write(put(deployment("there")))
+    assert await api.revision() == before  # it has not heard of that
+    query = "&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan"
+    async with watching(api, query) as following:
+        first = await following()
+        assert said(first)[:2] == ("ADDED", "there")
+        bookmark = (await following())["object"]["metadata"]
+        assert bookmark["annotations"] == {"k8s.io/initial-events-end": "true"}
+        assert bookmark["resourceVersion"] == first["object"]["metadata"]["resourceVersion"]
+        await api.ask("POST", DEPLOYMENTS, manifest("here"))
+        assert said(await following())[:2] == ("ADDED", "here")
+
+
+async def test_a_watch_from_now_on_tells_nothing_that_another_process_wrote_before(api, tmp_path):
+    async with open_store(tmp_path, declared=False) as elsewhere:
+        await elsewhere.write(put(deployment("there")))
+    async with watching(api, "&sendInitialEvents=false&resourceVersionMatch=NotOlderThan") as following:
+        await api.ask("POST", DEPLOYMENTS, manifest("here"))
+        assert said(await following())[:2] == ("ADDED", "here")
 
 
 async def test_a_deletion_is_told(api):

@@ -204,8 +204,10 @@ class Lists:
         shown = rendering_for(request, target.kind, "watch", self._clock.wall)
         await reached(self._store, options.revision, expired=True)
         initial = not options.revision if options.initial is None else options.initial
-        since = options.revision or self._store.changed.value
+        since = None
         if not initial:
+            # Without a revision from now on: the store says what that is, other processes write to it, too.
+            since = options.revision or (await self._store.standing())[1]
             # A proper answer, before a stream begins, when what it needs is forgotten.
             await self._store.changes(since, 1)
         watch = Watch(
@@ -213,7 +215,7 @@ class Lists:
             shown=shown,
             chosen=chosen(target, options.selector),
             selector=options.selector,
-            since=None if initial else since,
+            since=since,
             seconds=options.seconds,
             bookmarks=options.bookmarks,
             tells_end=bool(options.initial),

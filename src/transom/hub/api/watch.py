@@ -22,7 +22,7 @@ from transom.hub.api.errors import status_of
 from transom.hub.api.rendering import Rendering, line
 from transom.hub.api.selectors import Selector
 from transom.hub.store import Store
-from transom.hub.store_snapshots import Chosen, StoredChange
+from transom.hub.store_snapshots import Chosen, Snapshot, StoredChange
 from transom.model.errors import ExpiredError, TransomError
 from transom.model.kinds import Kind
 from transom.model.names import Key
@@ -221,8 +221,10 @@ async def _lines(store: Store, feed: Feed, clock: Clock, watch: Watch) -> AsyncI
     ends = clock.monotonic() + (math.inf if watch.seconds is None else watch.seconds)
     seen = watch.since
     if seen is None:
-        seen = store.changed.value
-        async for text in _initial(store, watch, seen):
+        # The store is asked where it is: another process may have written what is not heard of here yet.
+        first = await store.snapshot(watch.chosen, None, None, _PAGE)
+        seen = first.revision
+        async for text in _initial(store, watch, first):
             yield text
     told_at = clock.monotonic()
     while (now := clock.monotonic()) < ends:
@@ -240,11 +242,9 @@ async def _lines(store: Store, feed: Feed, clock: Clock, watch: Watch) -> AsyncI
         yield _bookmark(watch, seen)
 
 
-async def _initial(store: Store, watch: Watch, at: int) -> AsyncIterator[bytes]:
-    """Everything there is at a revision, and where that is asked for, that it was all."""
-    after: Key | None = None
+async def _initial(store: Store, watch: Watch, page: Snapshot) -> AsyncIterator[bytes]:
+    """Everything there is at the revision of its first page, and where that is asked for, that it was all."""
     while True:
-        page = await store.snapshot(watch.chosen, at, after, _PAGE)
         selector = watch.selector
         bodies = [shown_as(watch.kind, row.body) for row in page.rows]
         lines = (
@@ -253,9 +253,9 @@ async def _initial(store: Store, watch: Watch, at: int) -> AsyncIterator[bytes]:
         yield b"".join(lines)
         if not page.more:
             break
-        after = page.rows[-1].key
+        page = await store.snapshot(watch.chosen, page.revision, page.rows[-1].key, _PAGE)
     if watch.tells_end and watch.bookmarks:
-        yield _bookmark(watch, at, {_INITIAL_EVENTS_END: "true"})
+        yield _bookmark(watch, page.revision, {_INITIAL_EVENTS_END: "true"})
 
 
 def _told(watch: Watch, changes: list[Told]) -> bytes:
