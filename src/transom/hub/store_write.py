@@ -15,6 +15,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError
 
 from transom.hub.changes import Actor, Change, Held, cause_of, evaluate
+from transom.hub.naming import field_naming
 from transom.hub.ownership import ORPHAN, PROTECTED, owner_key
 from transom.hub.restoring import revived
 from transom.hub.store_counter import locked_revision
@@ -223,7 +224,10 @@ class _Batch:
             needed.append(Key("Tenant", "", after.metadata.namespace))
         self.load(needed)
         problems = [
-            Problem("", f"{key.kind} {key.name!r} {'is being deleted' if held else 'does not exist'}")
+            Problem(
+                field_naming(kind, after, key),
+                f"{key.kind} {key.name!r} {'is being deleted' if held else 'does not exist'}",
+            )
             for key in needed
             if (held := self._held[key]) is None or (before is None and held.deleting)
         ]

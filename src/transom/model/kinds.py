@@ -213,10 +213,19 @@ def problems_of(error: ValidationError, root: str = "") -> list[Problem]:
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         path = root
         for part in item["loc"]:
-            path += f"[{part}]" if isinstance(part, int) else (f".{part}" if path else part)
+            path += _step(part, first=not path)
         message = "unknown field" if item["type"] == "extra_forbidden" else item["msg"]
         problems.append(Problem(path, message.removeprefix("Value error, "), _sort_of(item["type"])))
     return problems
+
+
+def _step(part: int | str, *, first: bool) -> str:
+    """How a path goes on; a name that is empty would not be seen."""
+    if part == "":
+        return '[""]'
+    if isinstance(part, int):
+        return f"[{part}]"
+    return part if first else f".{part}"
 
 
 def _sort_of(error: str) -> str:

@@ -237,8 +237,10 @@ def _metadata(error: TransomError) -> JsonObject:
 
 
 def _causes(problems: Iterable[Problem]) -> list[JsonObject]:
+    """Each problem; one that is of the whole object has no field."""
     return [
-        {"reason": f"FieldValue{problem.sort}", "message": _told(problem), "field": problem.path}
+        {"reason": f"FieldValue{problem.sort}", "message": _told(problem)}
+        | ({"field": problem.path} if problem.path else {})
         for problem in problems
     ]
 
