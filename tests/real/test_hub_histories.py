@@ -1,5 +1,5 @@
 """One hub of two processes on one PostgreSQL: whichever of them is asked, and when one of them is killed, who
-reads and writes an object at once is answered as if one after another.
+reads and writes an object at once is answered as if one after another, and watchers are told all once.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from engines.kafka import Brokers
 from history_parts import Histories, check_one_of_two_wins, check_read_everywhere, hub_of
 from kafka_logs import empty
 from transom.processes.up_files import Engines
+from watcher_parts import Crowd
 
 CLIENTS = 12
 REQUESTS = 60
@@ -44,3 +45,12 @@ async def test_what_clients_of_two_processes_are_told_of_an_object_is_linearizab
         await histories.until(CLIENTS * REQUESTS // 2)
         plant.hubs[0].kill()
     histories.check()
+
+
+async def test_watchers_of_two_processes_are_told_of_every_change_once_and_in_order(plant: Plant) -> None:
+    hubs = [hub_of(plant, part) for part in plant.hubs]
+    crowd = Crowd(hubs, watchers=30, writers=20, changes=60, seconds=(1, 10))
+    async with asyncio.TaskGroup() as running:
+        running.create_task(crowd.run())
+        await crowd.until(600)
+        plant.hubs[0].kill()
