@@ -5,6 +5,8 @@ people. Only the administrator's key has none, so nobody else can be called that
 Next on the data's way: `rights` decides what a caller may do.
 """
 
+from collections.abc import Awaitable, Callable
+
 import msgspec
 from starlette.requests import Request
 
@@ -25,6 +27,10 @@ RESERVED = (KEY_PREFIX, "transom:", "system:")
 
 _CALLER = "transom.caller"
 _FRESH = "transom.fresh"
+_AGAIN = "transom.again"
+
+Telling = Callable[[Scope], Awaitable[None]]
+"""What remembers anew who sent a request, or raises `UnauthorizedError`: it is nobody any more."""
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -40,10 +46,20 @@ def administrator(source: str) -> Caller:
     return Caller(ADMINISTRATOR, (OPERATORS, AUTHENTICATED), source)
 
 
-def remember(scope: Scope, caller: Caller, *, fresh: bool = True) -> None:
-    """Keep for the rest of this request who sent it, and whether what is known of rights is as new as it."""
+def remember(scope: Scope, caller: Caller, again: Telling, *, fresh: bool) -> None:
+    """Keep for the rest of this request who sent it, whether what is known of rights is as new as it, and
+    how to tell that `again`.
+    """
     scope[_CALLER] = caller
     scope[_FRESH] = fresh
+    scope[_AGAIN] = again
+
+
+async def tell_again(scope: Scope) -> None:
+    """Remember who sent a request as far as is known now, for what goes on for long. Raises
+    `UnauthorizedError` when that is nobody any more, and `UnreachableError` when it cannot be told.
+    """
+    await scope[_AGAIN](scope)
 
 
 def caller_of(request: Request) -> Caller:

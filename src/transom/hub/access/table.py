@@ -32,7 +32,8 @@ from transom.runtime.telemetry import get_logger
 log = get_logger(__name__)
 
 BINDINGS = (ROLE_BINDING.name, HUB_ROLE_BINDING.name)
-_KINDS = (HUB_KEY.name, *BINDINGS)
+ACCESS_KINDS = (HUB_KEY.name, *BINDINGS)
+"""What says who comes in, and what they may do."""
 _ANSWER_SECONDS = 5.0
 
 
@@ -43,7 +44,7 @@ class AccessTable:
         self.keys = HubKeys()
         self.rights = Rights(store.catalog)
         self._store = store
-        self._levels = [store.described(kind) for kind in _KINDS]
+        self._levels = [store.described(kind) for kind in ACCESS_KINDS]
         self._known = -1
         self._turn = asyncio.Lock()
         self._begun = self._ended = 0
@@ -71,7 +72,7 @@ class AccessTable:
         return self._fresh
 
     async def _read(self) -> None:
-        described = await self._store.read(partial(described_after, kinds=_KINDS, after=self._known))
+        described = await self._store.read(partial(described_after, kinds=ACCESS_KINDS, after=self._known))
         for key in described.gone:
             self.keys.drop(key)
             self.rights.drop(key)

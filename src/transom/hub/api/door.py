@@ -19,7 +19,7 @@ from transom.hub.access.identity import Identity, Known
 from transom.hub.access.limits import Limits, TooManyError
 from transom.hub.api.errors import answer, failure, refuse
 from transom.hub.api.gate import Gate
-from transom.model.errors import ForbiddenError, TransomError
+from transom.model.errors import ForbiddenError, TransomError, UnauthorizedError
 from transom.runtime import tracing
 from transom.runtime.http import AsgiApp, Receive, Scope, Send
 
@@ -50,7 +50,7 @@ class Door:
             if known is None:
                 await _unauthorized(given=bool(_shown(scope)))(scope, receive, send)
                 return
-            remember(scope, known.caller, fresh=known.fresh)
+            remember(scope, known.caller, self._tell_again, fresh=known.fresh)
             self._check(scope, known.caller)
             with self._place(scope, known.caller):
                 await self._app(scope, receive, send)
@@ -71,6 +71,14 @@ class Door:
             self._limits.check_stranger(source)
             self._limits.failed(source)
         return known
+
+    async def _tell_again(self, scope: Scope) -> None:
+        known = await self._identity.known(_shown(scope)[0], _source(scope))
+        if known is None:
+            raise UnauthorizedError(
+                "the key or token this began with was revoked or has expired; begin again with a good one"
+            )
+        remember(scope, known.caller, self._tell_again, fresh=known.fresh)
 
     def _check(self, scope: Scope, caller: Caller) -> None:
         if any(name.startswith(b"impersonate-") for name, _ in scope["headers"]):

@@ -11,7 +11,7 @@ import msgspec
 from starlette.requests import Request
 
 from transom.catalog.hub_key.kind import HUB_KEY
-from transom.hub.access.callers import Caller, caller_of, is_fresh
+from transom.hub.access.callers import Caller, caller_of, is_fresh, tell_again
 from transom.hub.access.rights import HUB, Decision, Rights
 from transom.hub.access.roles import is_tenant
 from transom.hub.access.rules import Asked, Rule, uncovered
@@ -95,6 +95,16 @@ def require_fresh(scope: Scope) -> None:
     """Raise `UnreachableError` when rights may have changed since they were known here."""
     if not is_fresh(scope):
         raise UnreachableError("the hub's store does not answer: nothing can be read or written; ask again")
+
+
+async def check_again(request: Request) -> None:
+    """Raise unless whoever sent `request`, which `Gate.check` let through, may still do what it asks.
+
+    As `Gate.check`, and `UnauthorizedError` when the key or token is not good any more.
+    """
+    gate, asked = request.scope[_GATE]
+    await tell_again(request.scope)
+    gate.check_wish(request, asked)
 
 
 def guarded(request: Request, key: Key, wanted: Wanted) -> Wanted:

@@ -9,6 +9,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieving-large-re
 import base64
 import binascii
 from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,6 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from transom.hub.access.callers import actor_of
 from transom.hub.api.bodies import read_options
 from transom.hub.api.errors import JSON, ContinueExpiredError, RefusedError
+from transom.hub.api.gate import check_again
 from transom.hub.api.options import DeleteOptions, ListOptions, deletion_of_many, listed
 from transom.hub.api.paths import Target
 from transom.hub.api.rendering import Rendering, rendering_for
@@ -219,6 +221,7 @@ class Lists:
             seconds=options.seconds,
             bookmarks=options.bookmarks,
             tells_end=bool(options.initial),
+            check=partial(check_again, request),
         )
         return StreamingResponse(watching(self._store, self._feed, self._clock, watch), media_type=JSON)
 

@@ -6,7 +6,10 @@ does not read its lines holds up nobody: nothing is queued for it, it goes on fr
 told.
 
 A watch with a selector tells of what comes to be selected as ADDED and of what ceases to be as DELETED: each
-change knows what it replaced. https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
+change knows what it replaced.
+
+Who has lost the right to watch is told nothing from there on: keys and bindings change in the same order as
+all else, so the feed knows whether one did, and a watch asks its gate again before it goes on. https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
 """
 
 import asyncio
@@ -14,16 +17,17 @@ import contextlib
 import itertools
 import math
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+from transom.hub.access.table import ACCESS_KINDS
 from transom.hub.api.errors import status_of
 from transom.hub.api.rendering import Rendering, line
 from transom.hub.api.selectors import Selector
 from transom.hub.store import Store
 from transom.hub.store_snapshots import Chosen, Snapshot, StoredChange
-from transom.model.errors import ExpiredError, TransomError
+from transom.model.errors import ExpiredError, TransomError, UnreachableError
 from transom.model.kinds import Kind
 from transom.model.names import Key
 from transom.model.resources import JsonObject, Resource, from_json, to_json
@@ -34,6 +38,8 @@ from transom.runtime.telemetry import get_logger
 log = get_logger(__name__)
 
 BOOKMARK_SECONDS = 15.0
+_CHECK_SECONDS = 15.0
+"""So often is looked whether a key or token has expired; that is no change."""
 
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 _FEED_CHANGES_MAX = 4096
@@ -110,6 +116,8 @@ class Feed:
         self._complete_after = self._upto = store.changed.value
         self._is_read = False
         self._turns = Level()
+        self.access = self._upto
+        """The last revision, among those read, that may have changed who may watch."""
 
     async def above(self, seen: int, seconds: float) -> None:
         """Wait until there are changes after revision `seen`, or the time is up.
@@ -169,11 +177,13 @@ class Feed:
         """Nobody watched for a while: remember from here on; who wants older changes reads the store."""
         self._recent.clear()
         self._bytes = 0
-        self._complete_after = self._upto = revision
+        self._complete_after = self._upto = self.access = revision
 
     def _remember(self, told: Told) -> None:
         self._recent.append(told)
         self._bytes += told.bytes
+        if told.key.kind in ACCESS_KINDS:
+            self.access = told.revision
         while len(self._recent) > _FEED_CHANGES_MAX or self._bytes > _FEED_BYTES_MAX:
             oldest = self._recent.popleft()
             self._bytes -= oldest.bytes
@@ -191,13 +201,14 @@ class Watch:
     """What one client watches.
 
     `since` None: everything there is first, as ADDED; `tells_end`: a bookmark says when that was all.
-    `seconds` None: for as long as the client likes.
+    `seconds` None: for as long as the client likes. `check` raises when the client may not watch any more.
     """
 
     kind: Kind
     shown: Rendering
     chosen: Chosen
     selector: Selector
+    check: Callable[[], Awaitable[None]]
     since: int | None = None
     seconds: int | None = None
     bookmarks: bool = False
@@ -219,16 +230,28 @@ async def watching(store: Store, feed: Feed, clock: Clock, watch: Watch) -> Asyn
 
 async def _lines(store: Store, feed: Feed, clock: Clock, watch: Watch) -> AsyncIterator[bytes]:
     ends = clock.monotonic() + (math.inf if watch.seconds is None else watch.seconds)
-    seen = watch.since
+    seen, checked = watch.since, -1
     if seen is None:
+        checked = feed.access
         # The store is asked where it is: another process may have written what is not heard of here yet.
         first = await store.snapshot(watch.chosen, None, None, _PAGE)
         seen = first.revision
+        await watch.check()
         async for text in _initial(store, watch, first):
             yield text
-    told_at = clock.monotonic()
+    told_at = checked_at = clock.monotonic()
     while (now := clock.monotonic()) < ends:
         changes, seen = await feed.after(seen, watch.chosen)
+        if feed.access > checked:
+            # `changes` end before whatever the feed has not read yet, a revocation too; and what it has read
+            # is known to the gate once it is announced.
+            checked, checked_at = feed.access, now
+            await store.changed.above(checked - 1)
+            await watch.check()
+        elif now - checked_at >= _CHECK_SECONDS:
+            checked_at = now
+            with contextlib.suppress(UnreachableError):
+                await watch.check()
         text = _told(watch, changes)
         if text:
             yield text
