@@ -118,6 +118,16 @@ async def test_unknown_kinds_regions_tenants_and_names(api):
     await refused(api, 404, "NotFound", "GET", f"{ROOT}/tenants/")
 
 
+async def test_the_field_that_names_what_is_not_there_is_looked_for_in_a_bounded_number_of_places(api):
+    for times, field in ((3, "spec.regions[1]"), (200, None)):
+        env = {f"V{number}": "mars" for number in range(times)}
+        sent = manifest(regions=["eu", "mars"], env=env)
+        answer = await refused(api, 422, "Invalid", "POST", DEPLOYMENTS, sent)
+        (cause,) = answer.body["details"]["causes"]
+        assert "mars" in cause["message"]
+        assert cause.get("field") == field
+
+
 async def test_what_is_there_already_and_what_others_own(api):
     await api.ask("POST", DEPLOYMENTS, manifest())
     await refused(api, 409, "AlreadyExists", "POST", DEPLOYMENTS, manifest(version="2"))

@@ -5,6 +5,7 @@ would not. Next on the data's way: `store_write` refuses what names something th
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, cast
 
 import msgspec
@@ -13,13 +14,16 @@ from transom.model.kinds import Kind
 from transom.model.names import Key
 from transom.model.resources import JsonObject, Resource
 
+_PLACES_MAX = 64
+
 
 def field_naming(kind: Kind, resource: Resource, key: Key) -> str:
     """The path of the field by which `resource` refers to `key`; empty when it is no field of its own."""
     if kind.namespaced and key == Key("Tenant", "", resource.metadata.namespace):
         return "metadata.namespace"
     references = kind.references
-    for path, spec in _without(resource.spec, key.name):
+    # Bounded, because each place is a copy and the text may stand anywhere in what somebody sent.
+    for path, spec in islice(_without(resource.spec, key.name), _PLACES_MAX):
         other = msgspec.structs.replace(resource, spec=cast("JsonObject", spec))
         if references is not None and key not in set(references(other)):
             return f"{kind.root}{path}".removeprefix(".")
