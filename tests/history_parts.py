@@ -12,7 +12,7 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import msgspec
 import psutil
@@ -71,6 +71,12 @@ class Line:
         self._hubs = itertools.cycle([*hubs[number % len(hubs) :], *hubs[: number % len(hubs)]])
         self._connection: Connection | None = None
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cut()
+
     async def connection(self) -> Connection:
         """The connection there is, or a new one, however long that takes."""
         while self._connection is None:
@@ -103,19 +109,18 @@ class Histories:
         """Be one client: ask so often."""
         drawn = random.Random(f"{self._seed}/{number}")
         seen: dict[str, str] = {}
-        line = Line(self._hubs, number)
-        for _ in range(requests):
-            (asked,) = drawn.choices(REQUESTS, [each.share for each in REQUESTS])
-            name, hangs_up = drawn.choice(self._names), not drawn.randrange(_HANGS_UP_OF)
-            connection = await line.connection()
-            done = await self._ask(connection, asked, name, seen.get(name, ""), hangs_up=hangs_up)
-            self.of[name].append(done)
-            self.asked += 1
-            if done.answered is None:
-                line.cut()
-            elif done.version:
-                seen[name] = done.version
-        line.cut()
+        with Line(self._hubs, number) as line:
+            for _ in range(requests):
+                (asked,) = drawn.choices(REQUESTS, [each.share for each in REQUESTS])
+                name, hangs_up = drawn.choice(self._names), not drawn.randrange(_HANGS_UP_OF)
+                connection = await line.connection()
+                done = await self._ask(connection, asked, name, seen.get(name, ""), hangs_up=hangs_up)
+                self.of[name].append(done)
+                self.asked += 1
+                if done.answered is None:
+                    line.cut()
+                elif done.version:
+                    seen[name] = done.version
 
     async def _ask(
         self, connection: Connection, asked: Asked, name: str, seen: str, *, hangs_up: bool

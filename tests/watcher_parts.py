@@ -120,18 +120,17 @@ class Crowd:
 
     async def run(self) -> None:
         """Watch and write until everything is told to everyone, and check it."""
-        line = Line(self._hubs, 0)
-        code, body = await (await line.connection()).ask("GET", f"{CLUSTERS}?limit=1")
-        assert code == 200
-        self._since = int(msgspec.json.decode(body)["metadata"]["resourceVersion"])
-        async with asyncio.TaskGroup() as watching:
-            for number in range(self._watchers):
-                watching.create_task(self._watch(number))
-            async with asyncio.TaskGroup() as writing:
-                for number in range(self._writers):
-                    writing.create_task(self._write(number))
-            await self._do(line, _END, 0)
-        line.cut()
+        with Line(self._hubs, 0) as line:
+            code, body = await (await line.connection()).ask("GET", f"{CLUSTERS}?limit=1")
+            assert code == 200
+            self._since = int(msgspec.json.decode(body)["metadata"]["resourceVersion"])
+            async with asyncio.TaskGroup() as watching:
+                for number in range(self._watchers):
+                    watching.create_task(self._watch(number))
+                async with asyncio.TaskGroup() as writing:
+                    for number in range(self._writers):
+                        writing.create_task(self._write(number))
+                await self._do(line, _END, 0)
         self._check()
 
     async def until(self, made: int) -> None:
@@ -140,11 +139,10 @@ class Crowd:
             await asyncio.sleep(0.01)
 
     async def _write(self, number: int) -> None:
-        line = Line(self._hubs, number)
-        for change in range(self._changes):
-            await self._do(line, str(number), change)
-            self.made += 1
-        line.cut()
+        with Line(self._hubs, number) as line:
+            for change in range(self._changes):
+                await self._do(line, str(number), change)
+                self.made += 1
 
     async def _do(self, line: Line, writer: str, change: int) -> None:
         """Make one change; again until it is answered: made already, it changes nothing."""
@@ -181,28 +179,30 @@ class Crowd:
             await asyncio.sleep(0.05)
 
     async def _watch(self, number: int) -> None:
-        drawn, line = random.Random(number), Line(self._hubs, number)
+        drawn = random.Random(number)
         alone = number % _ALONE_EVERY == _ALONE_EVERY - 1
         whose = str(number // _ALONE_EVERY % self._writers) if alone else _EVERYTHING
         selects = f"&labelSelector=writer+in+({whose},{_END})" if alone else ""
         watcher = _Watcher(number, self._since, self._stories[whose])
-        while not watcher.is_done:
-            seconds = drawn.randint(*self._seconds)
-            query = f"?watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}{selects}"
-            connection = await line.connection()
-            try:
-                code, head = await connection.begin(
-                    "GET", f"{CLUSTERS}{query}&resourceVersion={watcher.seen}"
+        with Line(self._hubs, number) as line:
+            while not watcher.is_done:
+                seconds = drawn.randint(*self._seconds)
+                query = f"?watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}{selects}"
+                connection = await line.connection()
+                try:
+                    code, head = await connection.begin(
+                        "GET", f"{CLUSTERS}{query}&resourceVersion={watcher.seen}"
+                    )
+                    if code not in _NOT_NOW:
+                        assert code == 200, f"{watcher}: {head!r}"
+                        await watcher.follow(connection.chunks())
+                except CUT:
+                    pass
+                line.cut()
+                # Some come back at once, others when more has changed than they could be told as it happened.
+                await self.until(
+                    min(self.made + drawn.randint(0, _AWAY_CHANGES), self._writers * self._changes)
                 )
-                if code not in _NOT_NOW:
-                    assert code == 200, f"{watcher}: {head!r}"
-                    await watcher.follow(connection.chunks())
-            except CUT:
-                pass
-            line.cut()
-            # Some come back at once, others when more has changed than they could be told as it happened.
-            await self.until(min(self.made + drawn.randint(0, _AWAY_CHANGES), self._writers * self._changes))
-        line.cut()
 
     def _check(self) -> None:
         """The story is what was done."""
