@@ -240,6 +240,20 @@ async def test_whoever_waits_for_a_hub_that_stands_still_is_told(tmp_path):
         assert (asking.returncode, out.startswith(b"REGION"), err) == (0, True, b"")
 
 
+async def test_one_resource_is_named_in_one_word_or_two(hub):
+    await transom("apply", "-f", "-", stdin=TWO, cwd=hub.folder)
+    for verb in ("get", "describe"):
+        apart = await transom(verb, "deployment", "shop", "-o", "json", cwd=hub.folder)
+        together = await transom(verb, "deployment/shop", "-o", "json", cwd=hub.folder)
+        assert (together.code, together.json) == (apart.code, apart.json) == (0, apart.json)
+    twice = await transom("get", "deployment/shop", "shop", cwd=hub.folder)
+    assert (twice.code, "deployment/shop or deployment shop" in twice.err) == (2, True)
+    nameless = await transom("describe", "deployment", cwd=hub.folder)
+    assert (nameless.code, "deployment NAME" in nameless.err) == (2, True)
+    assert (await transom("delete", "deployment/", cwd=hub.folder)).code == 2
+    assert (await transom("delete", "deployment/shop", cwd=hub.folder)).code == 0
+
+
 async def test_describe_layers_regions_and_version(hub):
     await hub.ask("POST", DEPLOYMENTS + "?why=because", manifest())
     held = await hub.store.get(deployment("shop").key)

@@ -13,6 +13,7 @@ from transom.cli.common import (
     Way,
     hub_options,
     kind_called,
+    named,
     output_option,
     reference,
     run,
@@ -58,16 +59,16 @@ def apply_command(files: tuple[str, ...], tenant: str, why: str, output: str, wa
 
 
 @click.command("delete")
-@click.argument("kind", required=False)
-@click.argument("name", required=False)
+@click.argument("kind", metavar="[KIND[/NAME]]", required=False, default="")
+@click.argument("name", required=False, default="")
 @_files_option
 @tenant_option
 @why_option
 @output_option("text", "json")
 @hub_options
 def delete_command(
-    kind: str | None,
-    name: str | None,
+    kind: str,
+    name: str,
     files: tuple[str, ...],
     tenant: str,
     why: str,
@@ -75,6 +76,7 @@ def delete_command(
     way: Way,
 ) -> None:
     """Delete KIND NAME, or what the documents in FILE declare, the last one first."""
+    kind, name = named(kind, name)
     if bool(files) == bool(kind) or bool(kind) != bool(name):
         raise click.UsageError("say what to delete: KIND NAME, or -f FILE")
     documents = read_documents(files)
@@ -82,7 +84,7 @@ def delete_command(
     async def last_first(client: HubClient) -> list[Manifest]:
         if files:
             return (await _readable(client, documents))[::-1]
-        return [Manifest("", await kind_called(client, str(kind)), str(name), "", {})]
+        return [Manifest("", await kind_called(client, kind), name, "", {})]
 
     async def one(client: HubClient, manifest: Manifest, inside: str) -> str:
         held = await client.delete(manifest.kind, manifest.name, inside, why)

@@ -132,6 +132,18 @@ def split_reference(reference: str) -> tuple[str, str]:
     return called, name
 
 
+def named(kind: str, name: str) -> tuple[str, str]:
+    """What the kind is called, and the name, in `KIND NAME` or KIND/NAME; no name is empty.
+
+    Raises `click.UsageError`.
+    """
+    if "/" not in kind:
+        return kind, name
+    if name:
+        raise click.UsageError(f"give {kind} or {kind.partition('/')[0]} {name}, not both")
+    return split_reference(kind)
+
+
 def reference(kind: Kind, name: str) -> str:
     """How output names a resource: deployment/shop."""
     return f"{kind.name.lower()}/{name}"

@@ -7,6 +7,7 @@ from transom.cli.common import (
     Way,
     hub_options,
     kind_called,
+    named,
     output_option,
     reference,
     run,
@@ -23,13 +24,16 @@ _CHANGES_SHOWN = 10
 
 
 @click.command("describe")
-@click.argument("kind")
-@click.argument("name")
+@click.argument("kind", metavar="KIND[/NAME]")
+@click.argument("name", required=False, default="")
 @tenant_option
 @output_option("text", "json")
 @hub_options
 def describe_command(kind: str, name: str, tenant: str, output: str, way: Way) -> None:
     """All there is to say of the resource of KIND called NAME."""
+    kind, name = named(kind, name)
+    if not name:
+        raise click.UsageError(f"say which one: {kind} NAME")
     run(_describe(way, kind, name, tenant, output))
 
 

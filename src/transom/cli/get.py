@@ -11,6 +11,7 @@ from transom.cli.common import (
     Way,
     hub_options,
     kind_called,
+    named,
     output_option,
     run,
     tenant_for,
@@ -28,7 +29,7 @@ _AGAIN_SECONDS = 0.5
 
 
 @click.command("get")
-@click.argument("kind")
+@click.argument("kind", metavar="KIND[/NAME]")
 @click.argument("name", required=False, default="")
 @click.option("-w", "--watch", "follow", is_flag=True, help="Then show what changes, until interrupted.")
 @click.option("-l", "--selector", default="", metavar="LABEL=VALUE,…", help="Only those with these labels.")
@@ -45,6 +46,7 @@ def get_command(
     way: Way,
 ) -> None:
     """List the resources of KIND (of all tenants, without -n), or show the one called NAME."""
+    kind, name = named(kind, name)
     if name and selector:
         raise click.UsageError("give a NAME or a selector, not both")
     run(_get(way, kind, name, tenant, selector, output, follow=follow))

@@ -246,7 +246,8 @@ async def _lines(store: Store, feed: Feed, clock: Clock, watch: Watch) -> AsyncI
             # `changes` end before whatever the feed has not read yet, a revocation too; and what it has read
             # is known to the gate once it is announced.
             checked, checked_at = feed.access, now
-            await store.changed.above(checked - 1)
+            if not store.database.is_shared:  # where it is, the gate asks the store itself
+                await store.changed.above(checked - 1)
             await watch.check()
         elif now - checked_at >= _CHECK_SECONDS:
             checked_at = now
