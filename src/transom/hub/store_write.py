@@ -8,7 +8,7 @@ state would both be let through. Next on the data's way: `store_rows`.
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import chain, islice
+from itertools import islice
 from typing import NamedTuple
 
 from sqlalchemy import Connection, select
@@ -20,12 +20,13 @@ from transom.hub.ownership import ORPHAN, PROTECTED, owner_key
 from transom.hub.restoring import revived
 from transom.hub.store_counter import locked_revision
 from transom.hub.store_duties import fenced, lost
-from transom.hub.store_engine import Transactions, contains, is_storable, put
-from transom.hub.store_fleeting import Crowds, fleeting_of, names_of
+from transom.hub.store_engine import Transactions, is_storable, put
+from transom.hub.store_fleeting import Crowds, fleeting_of
 from transom.hub.store_owned import protected_below
 from transom.hub.store_quotas import Quotas
 from transom.hub.store_rows import Accepted, write_rows
 from transom.hub.store_schema import positions, resources
+from transom.hub.store_users import check_unused
 from transom.logs.protocol import TopicPartition
 from transom.model.errors import (
     BrokenInvariantError,
@@ -47,7 +48,6 @@ from transom.runtime.telemetry import get_logger
 log_event = get_logger(__name__)
 
 _KEYS_A_QUERY = 300
-_USERS_NAMED_MAX = 3
 
 
 class Job(NamedTuple):
@@ -165,7 +165,7 @@ class _Batch:
         if after is not None and (held is None or held.spec != after.spec):
             self._check_references(kind, after, held)
         if after is None or after.deleting:
-            self._check_guards(kind, change.key)
+            check_unused(self._db, self._catalog, change.key, self.accepted, self._get)
             self._check_cascade(change, held)
         after = self.quotas.admit(kind, held, after)
         if after is None and kind.guards == "namespace":
@@ -274,54 +274,6 @@ class _Batch:
                 f"bring that back, and this comes with it"
             )
 
-    def _check_guards(self, kind: Kind, key: Key) -> None:
-        """A tenant with resources, or a region that has deployments or is named anywhere, is not deleted."""
-        if not kind.guards:
-            return
-        column = resources.c.namespace if kind.guards == "namespace" else resources.c.region
-        query = select(resources.c.key).where(
-            column == key.name,
-            resources.c.deleted.is_(False),
-            resources.c.kind.not_in(names_of(self._catalog)),
-        )
-        stored = {
-            Key.parse(found) for found in self._db.execute(query.limit(len(self.accepted) + 1)).scalars()
-        }
-        lasting = (a for a in self.accepted if not a.kind.fleeting)
-        made = {a.last.key for a in lasting if _guarded_by(kind.guards, a) == key.name}
-        alive = {found for found in stored | made if self._get(found) is not None}
-        if kind.guards == "region":
-            alive |= self._naming(key)
-        if alive:
-            users = sorted(str(found) for found in alive)
-            more = " and others" if len(users) > _USERS_NAMED_MAX else ""
-            raise ConflictError(
-                f"{key.kind} {key.name!r} is still used by {', '.join(users[:_USERS_NAMED_MAX])}{more}; "
-                "delete them, or have them name it no more, first"
-            )
-
-    def _naming(self, key: Key) -> set[Key]:
-        """Some of the resources whose spec names `key`; none when there are none."""
-        naming = [kind.name for kind in self._catalog if kind.references]
-        # Most are told apart by the database: whoever names it has its name in quotes.
-        query = select(resources.c.key).where(
-            resources.c.kind.in_(naming),
-            resources.c.deleted.is_(False),
-            contains(self._db, resources.c.body, f'"{key.name}"'.encode()),
-        )
-        candidates = chain(
-            (a.last.key for a in self.accepted), map(Key.parse, self._db.execute(query).scalars())
-        )
-        found: set[Key] = set()
-        for candidate in candidates:
-            references = self._catalog[candidate.kind].references
-            held = self._get(candidate)
-            if references and held is not None and key in references(held):
-                found.add(candidate)
-            if len(found) > _USERS_NAMED_MAX:
-                break
-        return found
-
 
 def commit(
     writer: Transactions,
@@ -395,10 +347,3 @@ def _remember(db: Connection, jobs: Iterable[Job]) -> None:
     ]
     if rows:
         put(db, positions, rows)
-
-
-def _guarded_by(column: str, change: Accepted) -> str:
-    last = change.last
-    if column == "namespace":
-        return last.metadata.namespace
-    return change.region
