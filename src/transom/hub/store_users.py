@@ -1,4 +1,4 @@
-"""Who still uses a tenant or a region, so that it is not deleted: in the database, and among what is accepted.
+"""Who still uses a tenant or a region, so that it is not deleted: as stored, and among what is accepted.
 
 Next on the data's way: `store_write` refuses the deletion.
 """
