@@ -156,7 +156,7 @@ async def test_a_tenant_is_suspended_also_when_one_of_its_regions_is_gone(
     async with open_store(tmp_path) as store:
         await store.write(acme(regions=["eu", "us"]))
         with monkeypatch.context() as patched:  # what is in a store may be older than the rule against it
-            patched.setattr("transom.hub.store_write._Batch._naming", lambda *_: set())
+            patched.setattr("transom.hub.store_users._naming", lambda *_: set())
             await store.write(remove(Key("Region", "", "us")))
         held = await store.write(acme(regions=["eu", "us"], suspended=True))
         assert held is not None

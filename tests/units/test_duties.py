@@ -244,7 +244,7 @@ async def test_who_shares_a_commit_with_a_former_holder_is_not_refused(hall):
     job(stale, "one")
     job(fresh, "two")
     job(hall.stores["a"], "three")
-    came_of = hall.stores["a"]._commits._commit(jobs)
+    came_of = hall.stores["a"]._commits._work(jobs)
     assert [type(each).__name__ for each in came_of] == ["FencedError", "Committed", "Committed"]
     assert sorted(each.metadata.name for each in await hall.stores["a"].all_of("Tenant")) == ["three", "two"]
 
