@@ -46,7 +46,7 @@ ODD_MEDIA = (
 OPERATIONS = ("add", "replace", "remove", "copy", "move", "test", "steal")
 OF_THE_WHOLE = ("operation ", "no object any more", "the object would be", "nested deeper", "64 bits")
 """What a mistake says that is in no one field: that of a patch that cannot be done, or of its outcome."""
-EXAMPLES = 45
+EXAMPLES = 30
 
 
 class World:
