@@ -49,7 +49,7 @@ async def test_what_clients_of_two_processes_are_told_of_an_object_is_linearizab
 
 async def test_watchers_of_two_processes_are_told_of_every_change_once_and_in_order(plant: Plant) -> None:
     hubs = [hub_of(plant, part) for part in plant.hubs]
-    crowd = Crowd(hubs, watchers=30, writers=20, changes=60, seconds=(1, 10))
+    crowd = Crowd(hubs, watchers=30, writers=20, changes=30, seconds=(1, 10))
     async with asyncio.TaskGroup() as running:
         running.create_task(crowd.run())
         await crowd.until(600)

@@ -18,7 +18,7 @@ async def plant(tmp_path: Path) -> AsyncIterator[Plant]:
         yield plant
 
 
-@pytest.mark.parametrize(("watchers", "changes"), [(50, 60), pytest.param(200, 500, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(("watchers", "changes"), [(50, 30), pytest.param(200, 500, marks=pytest.mark.soak)])
 async def test_every_watcher_is_told_of_every_change_once_and_in_order(
     plant: Plant, watchers: int, changes: int
 ) -> None:
