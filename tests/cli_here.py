@@ -3,18 +3,32 @@ wants it, with less patience for Kafka clusters that are away. What logs, as pro
 """
 
 import asyncio
+import contextlib
 import gc
 import sys
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from api_parts import KEY, served
 from cli_parts import Ran
+from tls_parts import say_where
 from transom.cli.main import main
 from transom.logs import kafka_cluster
 
 Run = Callable[..., Awaitable[Ran]]
+
+
+@contextlib.asynccontextmanager
+async def hub_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
+    """A served API, which `transom` finds: it runs in `folder`."""
+    async with served(folder / "hub") as api:
+        say_where(folder, api.address, KEY)
+        monkeypatch.chdir(folder)
+        yield api
 
 
 def runner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:

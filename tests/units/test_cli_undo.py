@@ -3,10 +3,9 @@
 import msgspec
 import pytest
 
-from api_parts import DEPLOYMENTS, KEY, manifest, served
-from cli_here import refused, runner
+from api_parts import DEPLOYMENTS, manifest
+from cli_here import hub_here, refused, runner
 from hub_parts import put
-from tls_parts import say_where
 from transom.hub.changes import Actor, Change, deleting, dropping_finalizer
 from transom.model.kinds import PEOPLE
 from transom.model.names import Key
@@ -19,9 +18,7 @@ SHOP = Key("Deployment", "acme", "shop")
 
 @pytest.fixture
 async def hub(tmp_path, monkeypatch):
-    async with served(tmp_path / "hub") as api:
-        say_where(tmp_path, api.address, KEY)
-        monkeypatch.chdir(tmp_path)
+    async with hub_here(tmp_path, monkeypatch) as api:
         yield api
 
 

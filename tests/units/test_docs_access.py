@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from api_parts import KEY, served
-from cli_here import refused, runner
+from cli_here import hub_here, refused, runner
 from hub_parts import CLOCK
-from tls_parts import say_where
 from transom.catalog.kinds import shipped
 from transom.hub.access.rights import Decision, Rights
 from transom.hub.access.rules import Asked
@@ -26,9 +24,7 @@ BINDING = re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[1]
 
 @pytest.fixture
 async def hub(tmp_path, monkeypatch):
-    async with served(tmp_path / "hub") as api:
-        say_where(tmp_path, api.address, KEY)
-        monkeypatch.chdir(tmp_path)
+    async with hub_here(tmp_path, monkeypatch) as api:
         yield api
 
 

@@ -6,18 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from api_parts import KEY, served
-from cli_here import refused, runner
-from tls_parts import say_where
+from cli_here import hub_here, refused, runner
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "undo.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
 async def hub(tmp_path, monkeypatch):
-    async with served(tmp_path / "hub") as api:
-        say_where(tmp_path, api.address, KEY)
-        monkeypatch.chdir(tmp_path)
+    async with hub_here(tmp_path, monkeypatch) as api:
         yield api
 
 

@@ -6,10 +6,10 @@ does not read its lines holds up nobody: nothing is queued for it, it goes on fr
 told.
 
 A watch with a selector tells of what comes to be selected as ADDED and of what ceases to be as DELETED: each
-change knows what it replaced.
+change knows what it replaced. https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
 
 Who has lost the right to watch is told nothing from there on: keys and bindings change in the same order as
-all else, so the feed knows whether one did, and a watch asks its gate again before it goes on. https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
+all else, so the feed knows whether one did, and a watch asks its gate again before it goes on.
 """
 
 import asyncio
