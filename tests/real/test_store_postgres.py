@@ -324,6 +324,8 @@ async def test_a_restored_dump_begins_a_new_epoch_at_the_next_start_and_ends_wha
                 await asyncio.sleep(0.01)
         with pytest.raises(RewoundError, match="start the hub again"):
             await store.outbox(0, ALL)
+        with pytest.raises(RewoundError, match="start the hub again"):
+            await store.get(tenant("acme").key)
     again = await opened(database)
     epoch = again.epoch
     await check_incarnation(again, log)
