@@ -23,7 +23,7 @@ from transom.processes.up_files import Engines
 async def real_engines() -> AsyncGenerator[Engines]:
     """Empty engines for the hub and the regions that the figures are of."""
     async with contextlib.AsyncExitStack() as stack:
-        clusters = {name: Brokers() for name in ("hub", *throughput.REGIONS)}
+        clusters = {name: Brokers(small=False) for name in ("hub", *throughput.REGIONS)}
         async with asyncio.TaskGroup() as group:
             for cluster in clusters.values():
                 group.create_task(asyncio.to_thread(stack.enter_context, cluster))
