@@ -34,6 +34,8 @@ log_event = get_logger(__name__)
 
 RESYNC_SECONDS = 600.0
 _AT_ONCE = 500
+_GATHER_SECONDS = 0.1
+"""Nobody waits for what is collected; whoever changes much at once would wait for the looking."""
 _ACTOR = Actor(PEOPLE, "garbage-collector")
 
 
@@ -159,6 +161,7 @@ class GarbageCollector:
                 seen = self.store.changed.value
                 after = await self.collect(after)
                 await self.store.changed.above(seen, left)
+                await self.clock.sleep(_GATHER_SECONDS)
 
     async def collect(self, after: int) -> int:
         """Collect what follows from changes after revision `after`; returns up to where that is done."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Executable, delete, select, update
+from sqlalchemy import Connection, Executable, bindparam, delete, select, update
 
 from transom.hub import store_history, store_quotas, store_reads
 from transom.hub.changes import Change, Held
@@ -54,6 +54,14 @@ class OutboxRow(msgspec.Struct, frozen=True):
     type: str
     payload: bytes
     traceparent: str
+
+
+_OUTBOX = (
+    select(*(outbox.c[name] for name in OutboxRow.__struct_fields__))
+    .where(outbox.c.revision > bindparam("behind"))
+    .order_by(outbox.c.revision)
+    .limit(bindparam("most"))
+)
 
 
 class Store:
@@ -171,7 +179,7 @@ class Store:
     async def within(self, work: Callable[[Connection], T]) -> T:
         """Do `work` in a write transaction: for what is kept beside resources (`hub.contexts.store`).
 
-        Whoever moves the counter in it locks it first (`store_counter.locked_revision`), and calls
+        Whoever moves the counter in it locks it first (`store_counter.locked`), and calls
         `levels.committed` afterwards. `work` may be done twice, see `Transactions.run`.
         """
 
@@ -270,8 +278,7 @@ class Store:
         """Up to `most` outbox rows after revision `after`, in revision order."""
 
         def work(db: Connection) -> list[OutboxRow]:
-            query = select(outbox).where(outbox.c.revision > after).order_by(outbox.c.revision).limit(most)
-            return [OutboxRow(**row) for row in db.execute(query).mappings()]
+            return [OutboxRow(*row) for row in db.execute(_OUTBOX, {"behind": after, "most": most})]
 
         return await self.read(work)
 

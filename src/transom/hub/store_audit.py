@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw
 from sqlalchemy import Connection, delete, exists, func, insert, literal_column, or_, select, update
 
-from transom.hub.store_portions import in_portions
+from transom.hub.store_portions import Portions
 from transom.hub.store_schema import PURGED, counter, history, resources
 from transom.model.audit import BEGINNING, AuditChange, change_bytes, digest_of, hash_after, line_of
 from transom.model.errors import ExpiredError
@@ -56,16 +56,21 @@ class AuditPage(NamedTuple):
     more: bool
 
 
-def append(db: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows of the history, in the order of their revisions, each with its hash where it has one."""
-    before: bytes = db.execute(select(counter.c.audit_hash)).scalar_one() or BEGINNING
+def append(db: Connection, rows: Sequence[dict[str, Any]], newest: bytes | None) -> bytes | None:
+    """Write rows of the history, in the order of their revisions, each with its hash where it has one.
+
+    `newest` is the hash of the change before; returns that of the last one.
+    """
     for row in rows:
         row["audit_digest"] = row["audit_hash"] = None
         if row["described"]:
             digest = row["audit_digest"] = digest_of(bytes_of(row))
-            before = row["audit_hash"] = hash_after(before, digest, row["revision"])
-    db.execute(insert(history), rows)
-    db.execute(update(counter).values(audit_hash=before))
+            newest = row["audit_hash"] = hash_after(newest or BEGINNING, digest, row["revision"])
+    db.execute(_INSERTED, rows)
+    return newest
+
+
+_INSERTED = insert(history)
 
 
 def bytes_of(row: Mapping[str, Any]) -> bytes:
@@ -154,7 +159,7 @@ def page(db: Connection, after: int, upto: int, most: int, tenant: str) -> Audit
     query = select(history, _PURGED_AT).where(history.c.audit_hash.is_not(None), history.c.revision <= upto)
     lines: list[bytes] = []
     shown = purged = size = 0
-    for found in in_portions(db, query, history.c.revision, after, most):
+    for found in Portions(query, history.c.revision).rows(db, after, most):
         row = found._mapping  # noqa: SLF001  # its public name
         end = Place(row["revision"], row["audit_hash"])
         mine = not tenant or tenant in (row["namespace"], row["name"] if row["kind"] == _TENANT else "")

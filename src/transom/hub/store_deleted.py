@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, insert, or_
 
 from transom.hub import store_audit
 from transom.hub.changes import Actor
-from transom.hub.store_counter import locked_revision
+from transom.hub.store_counter import Standing, locked, move
 from transom.hub.store_history import forgotten_upto
 from transom.hub.store_rows import history_row, outbox_row
 from transom.hub.store_schema import PURGED, counter, dependents, history, outbox, resources
@@ -84,7 +84,7 @@ def purge(
     known: int,
 ) -> Purged:
     """Take away for good what was deleted under `keys`; what cannot be brought back anyway is left alone."""
-    since = locked_revision(db, known)
+    since, newest = locked(db, known)
     purged: list[Key] = []
     records: list[dict[str, Any]] = []
     regions: set[str] = set()
@@ -109,8 +109,8 @@ def purge(
         if row.region:
             regions.add(row.region)
     if purged:
-        store_audit.append(db, records)
-        db.execute(update(counter).values(revision=since + len(purged)))
+        newest = store_audit.append(db, records, newest)
+        move(db, Standing(since + len(purged), newest))
     return Purged(
         purged, since, since + len(purged), frozenset(key.kind for key in purged), frozenset(regions)
     )

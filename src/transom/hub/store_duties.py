@@ -9,7 +9,7 @@ whether they stopped is for the others to see (`runtime.duties`), by their own c
 from collections.abc import Collection, Sequence
 
 import msgspec
-from sqlalchemy import Connection, delete, exists, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, select, update
 
 from transom.hub.store_engine import put, put_missing
 from transom.hub.store_schema import duties, processes
@@ -79,10 +79,18 @@ def lost(db: Connection, leases: Collection[Lease]) -> set[Lease]:
     if not leases:
         return set()
     names = {lease.duty for lease in leases}
-    # In one order, so that two who look at several do not wait for each other.
-    query = select(duties).where(duties.c.name.in_(names)).order_by(duties.c.name)
-    held = {Lease(row.name, row.holder, row.token) for row in db.execute(query.with_for_update(read=True))}
+    rows = db.execute(_HELD, {"names": sorted(names)})
+    held = {Lease(row.name, row.holder, row.token) for row in rows}
     return set(leases) - held
+
+
+# In one order, so that two who look at several do not wait for each other.
+_HELD = (
+    select(duties)
+    .where(duties.c.name.in_(bindparam("names", expanding=True)))
+    .order_by(duties.c.name)
+    .with_for_update(read=True)
+)
 
 
 def require(db: Connection, leases: Collection[Lease]) -> None:

@@ -4,9 +4,9 @@ Next on the data's way: `garbage`.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, bindparam, select
 
 from transom.hub.ownership import is_protected, owner_key
 from transom.hub.store_schema import counter, dependents, resources
@@ -33,10 +33,8 @@ class Owned(NamedTuple):
 
 def owned(db: Connection, after: int, most: int, catalog: Catalog) -> Owned:
     """Whom what was described after revision `after` concerns: its owners, its dependents, their owners."""
-    now: int = db.execute(select(counter.c.revision)).scalar_one()
-    query = select(resources.c.body, resources.c.described_revision)
-    query = query.where(resources.c.described_revision > after).order_by(resources.c.described_revision)
-    rows = db.execute(query.limit(most)).all()
+    now: int = db.execute(_NOW).scalar_one()
+    rows = db.execute(_DESCRIBED, {"behind": after, "most": most}).all()
     touched = [from_json(row.body) for row in rows]
     named = dict(_owners_of(touched, catalog))
     uids = {each.metadata.uid for each in touched} | named.keys()
@@ -55,7 +53,9 @@ def protected_below(db: Connection, owner: Resource, held: Callable[[Key], Resou
     """One of those that would go with `owner` and must not; `held` says what there is of a key now."""
     ring, seen = [owner.metadata.uid], {owner.metadata.uid}
     while ring:
-        keys = {Key.parse(key) for part in _parts(ring) for key in db.execute(_made_by(part)).scalars()}
+        keys = {
+            Key.parse(key) for part in _parts(ring) for key in db.execute(_MADE_BY, {"uids": part}).scalars()
+        }
         living = [found for key in sorted(keys) if (found := held(key)) is not None]
         ring = [found.metadata.uid for found in living if found.metadata.uid not in seen]
         seen.update(ring)
@@ -63,10 +63,6 @@ def protected_below(db: Connection, owner: Resource, held: Callable[[Key], Resou
             if is_protected(found) and not found.deleting:
                 return found.key
     return None
-
-
-def _made_by(uids: list[str]) -> Select[Any]:
-    return select(dependents.c.key).where(dependents.c.owner_uid.in_(uids))
 
 
 def _owners_of(made: Iterable[Resource], catalog: Catalog) -> dict[str, Key]:
@@ -83,7 +79,7 @@ def _owners_of(made: Iterable[Resource], catalog: Catalog) -> dict[str, Key]:
 def _made_for(db: Connection, uids: Collection[str]) -> Iterator[Resource]:
     seen: set[str] = set()
     for part in _parts(uids):
-        for body in db.execute(_LIVE.where(resources.c.key.in_(_made_by(part)))).scalars():
+        for body in db.execute(_LIVE_MADE_BY, {"uids": part}).scalars():
             found = from_json(body)
             if found.metadata.uid not in seen:
                 seen.add(found.metadata.uid)
@@ -92,10 +88,20 @@ def _made_for(db: Connection, uids: Collection[str]) -> Iterator[Resource]:
 
 def _live(db: Connection, keys: Collection[Key]) -> Iterator[Resource]:
     for part in _parts(str(key) for key in keys):
-        yield from map(from_json, db.execute(_LIVE.where(resources.c.key.in_(part))).scalars())
+        yield from map(from_json, db.execute(_LIVE_NAMED, {"keys": part}).scalars())
 
 
+_NOW = select(counter.c.revision)
+_DESCRIBED = (
+    select(resources.c.body, resources.c.described_revision)
+    .where(resources.c.described_revision > bindparam("behind"))
+    .order_by(resources.c.described_revision)
+    .limit(bindparam("most"))
+)
+_MADE_BY = select(dependents.c.key).where(dependents.c.owner_uid.in_(bindparam("uids", expanding=True)))
 _LIVE = select(resources.c.body).where(resources.c.deleted.is_(False))
+_LIVE_MADE_BY = _LIVE.where(resources.c.key.in_(_MADE_BY))
+_LIVE_NAMED = _LIVE.where(resources.c.key.in_(bindparam("keys", expanding=True)))
 
 
 def _parts(names: Iterable[str]) -> Iterator[list[str]]:

@@ -9,7 +9,7 @@ once, when a quota begins to limit something. Next: `store_write` asks before it
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from transom.hub.changes import Held
 from transom.hub.store_engine import is_storable
@@ -51,12 +51,8 @@ class Quotas:
         missing = sorted({tenant for tenant in tenants if tenant not in self._of and is_storable(tenant)})
         self._of.update((tenant, {}) for tenant in missing)
         for at in range(0, len(missing) if self._limiting else 0, _TENANTS_A_QUERY):
-            query = select(resources.c.body).where(
-                resources.c.kind.in_(self._limiting),
-                resources.c.namespace.in_(missing[at : at + _TENANTS_A_QUERY]),
-                resources.c.deleted.is_(False),
-            )
-            for body in self._db.execute(query).scalars():
+            named = {"kinds": self._limiting, "tenants": missing[at : at + _TENANTS_A_QUERY]}
+            for body in self._db.execute(_OF_TENANTS, named).scalars():
                 quota = from_json(body)
                 used = dict(quota.status["used"])
                 self._of[quota.metadata.namespace][quota.key] = _Quota(quota.status["hard"], used)
@@ -126,6 +122,13 @@ class Quotas:
             for resource in _stored(self._db, kind, tenant)
             if resource.key not in written
         )
+
+
+_OF_TENANTS = select(resources.c.body).where(
+    resources.c.kind.in_(bindparam("kinds", expanding=True)),
+    resources.c.namespace.in_(bindparam("tenants", expanding=True)),
+    resources.c.deleted.is_(False),
+)
 
 
 def _status(quota: _Quota) -> JsonObject:

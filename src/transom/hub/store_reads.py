@@ -7,10 +7,10 @@ Next on the data's way: `store`.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Connection, Select, select, tuple_
+from sqlalchemy import Connection, Select, bindparam, select, tuple_
 
 from transom.hub.store_engine import is_storable
-from transom.hub.store_portions import in_portions
+from transom.hub.store_portions import Portions
 from transom.hub.store_schema import counter, resources
 from transom.model.errors import ConflictError, NotFoundError
 from transom.model.names import Key
@@ -18,7 +18,21 @@ from transom.model.resources import Resource, from_json
 
 KEYS_A_QUERY = 300
 _ROWS_BYTES_MAX = 4 * 1024 * 1024
+# Statements that are asked again and again are built once: building one takes longer than carrying it out.
 _LIVE = select(resources.c.body).where(resources.c.deleted.is_(False))
+_OF_KIND = _LIVE.where(resources.c.kind == bindparam("kind"))
+_NAMED = _LIVE.where(resources.c.key.in_(bindparam("values", expanding=True)))
+_MADE_FOR = _LIVE.where(resources.c.owner_uid.in_(bindparam("values", expanding=True)))
+_STANDING = select(counter.c.epoch, counter.c.revision)
+_ROWS_OF_REGION = Portions(
+    select(
+        resources.c.body,
+        resources.c.described_revision,
+        resources.c.deleted,
+        select(counter.c.revision).scalar_subquery(),
+    ).where(resources.c.region == bindparam("region")),
+    by=resources.c.described_revision,
+)
 
 
 class Page(NamedTuple):
@@ -55,7 +69,7 @@ class Families(NamedTuple):
 
 def standing(db: Connection) -> tuple[int, int]:
     """The incarnation and the revision."""
-    row = db.execute(select(counter.c.epoch, counter.c.revision)).one()
+    row = db.execute(_STANDING).one()
     return row.epoch, row.revision
 
 
@@ -82,7 +96,7 @@ def page(db: Connection, kind: str, namespace: str, most: int, after: Key | None
 
 def all_of(db: Connection, kind: str) -> list[Resource]:
     """Every resource of a kind."""
-    return _resources(db, _LIVE.where(resources.c.kind == kind))
+    return _resources(db, _OF_KIND, kind=kind)
 
 
 def families(db: Connection, keys: Sequence[Key], others: Sequence[str], at_least: int) -> Families:
@@ -92,11 +106,11 @@ def families(db: Connection, keys: Sequence[Key], others: Sequence[str], at_leas
     """
     if at_least and standing(db)[1] < at_least:
         raise ConflictError(f"the store is not at revision {at_least} yet")
-    found = _found(db, resources.c.key, [str(key) for key in keys])
+    found = _found(db, _NAMED, [str(key) for key in keys])
     uids = [resource.metadata.uid for resource in found]
     return Families(
         {resource.key: resource for resource in found},
-        _found(db, resources.c.owner_uid, uids),
+        _found(db, _MADE_FOR, uids),
         {kind: all_of(db, kind) for kind in others},
     )
 
@@ -106,12 +120,9 @@ def region_rows(db: Connection, region: str, after: int, most: int) -> RegionRow
 
     Up to `most` of them, and about 4 MiB.
     """
-    now = select(counter.c.revision).scalar_subquery()
-    columns = (resources.c.body, resources.c.described_revision, resources.c.deleted, now)
-    query = select(*columns).where(resources.c.region == region)
     rows: list[RegionRow] = []
     size = newest = 0
-    for body, at, gone, known in in_portions(db, query, resources.c.described_revision, after, most):
+    for body, at, gone, known in _ROWS_OF_REGION.rows(db, after, most, region=region):
         newest = known
         rows.append(RegionRow(from_json(body), at, gone))
         size += len(body)
@@ -120,15 +131,15 @@ def region_rows(db: Connection, region: str, after: int, most: int) -> RegionRow
     return RegionRows(rows, newest or standing(db)[1], more=False)
 
 
-def _found(db: Connection, column: Column[str], values: Sequence[str]) -> list[Resource]:
-    """What exists of what `values` names, looked up in parts that a database takes."""
+def _found(db: Connection, query: Select[Any], values: Sequence[str]) -> list[Resource]:
+    """What `query` finds of `values`, looked up in parts that a database takes."""
     values = [value for value in values if is_storable(value)]
     return [
         resource
         for at in range(0, len(values), KEYS_A_QUERY)
-        for resource in _resources(db, _LIVE.where(column.in_(values[at : at + KEYS_A_QUERY])))
+        for resource in _resources(db, query, values=values[at : at + KEYS_A_QUERY])
     ]
 
 
-def _resources(db: Connection, query: Select[Any]) -> list[Resource]:
-    return [from_json(body) for body in db.execute(query).scalars()]
+def _resources(db: Connection, query: Select[Any], **values: object) -> list[Resource]:
+    return [from_json(body) for body in db.execute(query, values).scalars()]

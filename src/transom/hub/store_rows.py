@@ -13,8 +13,9 @@ from sqlalchemy import Connection, bindparam, delete, insert, update
 
 from transom.hub import store_audit
 from transom.hub.changes import Actor, Held
+from transom.hub.store_counter import Standing, move
 from transom.hub.store_engine import put
-from transom.hub.store_schema import counter, dependents, outbox, resources
+from transom.hub.store_schema import dependents, outbox, resources
 from transom.model.kinds import PEOPLE, REGION, Kind
 from transom.model.names import Key
 from transom.model.resources import Resource, to_json
@@ -61,13 +62,13 @@ class Accepted:
 
 
 def write_rows(
-    db: Connection, accepted: Sequence[Accepted], first: int, now: str, randomness: Randomness
+    db: Connection, accepted: Sequence[Accepted], before: Standing, now: str, randomness: Randomness
 ) -> None:
-    """Write what was accepted at the time `now`; the first has the revision `first`, each the next one."""
+    """Write what was accepted at the time `now`, each at the next revision after `before`."""
     rows: dict[Key, dict[str, Any]] = {}
     events: list[dict[str, Any]] = []
     messages: list[dict[str, Any]] = []
-    for revision, change in enumerate(accepted, first):
+    for revision, change in enumerate(accepted, before.revision + 1):
         last = change.last if change.after else change.last.with_metadata(resource_version=str(revision))
         body = to_json(last)
         described = rows.get(last.key, {}).get("described_revision", 0)
@@ -105,10 +106,10 @@ def write_rows(
     if restated:
         db.execute(_RESTATE, restated)
     _write_owners(db, accepted)
-    store_audit.append(db, events)
+    newest = store_audit.append(db, events, before.audit_hash)
     if messages:
-        db.execute(insert(outbox), messages)
-    db.execute(update(counter).values(revision=first + len(accepted) - 1))
+        db.execute(_TOLD, messages)
+    move(db, Standing(before.revision + len(accepted), newest))
 
 
 _RESTATE = (
@@ -117,6 +118,7 @@ _RESTATE = (
     .values(revision=bindparam("at"), body=bindparam("b"))
 )
 """Writes a new status; `described_revision` stays, so nobody is told again what they know."""
+_TOLD = insert(outbox)
 
 
 def _take_rows_away(db: Connection, keys: Sequence[str]) -> None:

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.exc import DBAPIError
 
 from transom.hub.changes import Actor, Change, Held, cause_of, evaluate
 from transom.hub.naming import field_naming
 from transom.hub.ownership import ORPHAN, PROTECTED, owner_key
 from transom.hub.restoring import revived
-from transom.hub.store_counter import locked_revision
+from transom.hub.store_counter import locked
 from transom.hub.store_duties import fenced, lost
 from transom.hub.store_engine import Transactions, is_storable, put
 from transom.hub.store_fleeting import Crowds, fleeting_of
@@ -48,6 +48,9 @@ from transom.runtime.telemetry import get_logger
 log_event = get_logger(__name__)
 
 _KEYS_A_QUERY = 300
+_NAMED = select(resources.c.body, resources.c.deleted).where(
+    resources.c.key.in_(bindparam("keys", expanding=True))
+)
 
 
 class Job(NamedTuple):
@@ -120,10 +123,7 @@ class _Batch:
             self._held.update(dict.fromkeys(part))
             # What no database takes is held by none; it is refused where it is evaluated.
             part = [key for key in part if is_storable(str(key))]
-            query = select(resources.c.body, resources.c.deleted).where(
-                resources.c.key.in_([str(key) for key in part])
-            )
-            for body, deleted in self._db.execute(query):
+            for body, deleted in self._db.execute(_NAMED, {"keys": [str(key) for key in part]}):
                 resource = from_json(body)
                 if deleted:
                     self._buried[resource.key] = resource
@@ -289,10 +289,10 @@ def commit(
     """
 
     def work(db: Connection) -> list[Committed | Exception]:
-        revision, now = locked_revision(db, known), timestamp(clock)
+        standing, now = locked(db, known), timestamp(clock)
 
         def begun(jobs: Iterable[Job], *, rehearses: bool = False) -> _Batch:
-            batch = _Batch(db, catalog, randomness, now, revision, rehearses=rehearses)
+            batch = _Batch(db, catalog, randomness, now, standing.revision, rehearses=rehearses)
             batch.begin([change for job in jobs for change in job.changes])
             return batch
 
@@ -306,7 +306,7 @@ def commit(
         }
         batch.settle()
         if batch.accepted:
-            write_rows(db, batch.accepted, batch.first, batch.now, randomness)
+            write_rows(db, batch.accepted, standing, batch.now, randomness)
         _remember(db, allowed.values())
         step("store.committing")
         came_of = batch.first - 1, batch.revision, batch.regions, batch.kinds

@@ -8,14 +8,14 @@ Next on the data's way: `rows` shows a region's part to its publishers.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Select, func, select, true, update
+from sqlalchemy import Connection, Select, func, select, true
 
 from transom.hub.contexts.row import EVERY_REGION, FAST, LANES, Row
 from transom.hub.contexts.state import PROGRESS, Scope
 from transom.hub.store import Store
-from transom.hub.store_counter import locked_revision
+from transom.hub.store_counter import locked, move
 from transom.hub.store_engine import News, put
-from transom.hub.store_portions import in_portions
+from transom.hub.store_portions import Portions
 from transom.hub.store_schema import context_state, contexts, counter, resources
 from transom.model.names import Key
 from transom.model.resources import Resource, from_json
@@ -225,16 +225,16 @@ class ContextStore:
         """
 
         def work(db: Connection) -> Written:
-            revision = locked_revision(db, self.store.changed.value)
+            standing = locked(db, self.store.changed.value)
             written = [
                 row._replace(revision=number, added=row.added or number)
-                for number, row in enumerate(rows, revision + 1)
+                for number, row in enumerate(rows, standing.revision + 1)
             ]
-            last = revision + len(rows)
+            last = standing.revision + len(rows)
             progress = upto if _described_since(db, upto, unseen) else last
             if written:
                 put(db, contexts, [row._asdict() for row in written])
-                db.execute(update(counter).values(revision=last))
+                move(db, standing._replace(revision=last))
             _remember(db, {**(state or {}), PROGRESS: str(progress).encode()})
             return Written(written, last, progress)
 
@@ -281,7 +281,7 @@ class ContextStore:
             newest, revision = db.execute(ends).one()
             newest = newest or 0
             # Mostly there is nothing, and then nothing more is asked.
-            for each in in_portions(db, query, contexts.c.revision, after, most if newest > after else 0):
+            for each in Portions(query, contexts.c.revision).rows(db, after, most if newest > after else 0):
                 row = Row._make(each)
                 rows.append(row)
                 size += len(row.value)
