@@ -192,10 +192,18 @@ async def test_wait_counts_only_a_status_of_the_newest_spec(hub):
         assert "generation 1" in (await process.stderr.readline()).decode()
         await hub.store.write(set_status(held, ready=False, observed=2))
         assert "Ready is False (Because)" in (await process.stderr.readline()).decode()
+        other = await transom("wait", "--for=condition=Redy", *waiting[2:], "--timeout=500ms", cwd=hub.folder)
+        assert "no condition Redy yet, only Ready" in other.err
         await hub.store.write(set_status(held, ready=True, observed=2))
         out, _ = await process.communicate()
         assert json.loads(out)["result"] == "is Ready"
         assert process.returncode == 0
+
+
+async def test_a_mistyped_verb_is_told_which_was_meant(tmp_path):
+    told = await transom("gte", "tenants", cwd=tmp_path)
+    assert (told.code, "there is no verb 'gte'; is it 'get'?" in told.err) == (2, True)
+    assert "is it" not in (await transom("kubernetes", cwd=tmp_path)).err
 
 
 async def test_wait_for_deletion_and_for_what_is_not_there(hub):

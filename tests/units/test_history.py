@@ -86,6 +86,8 @@ async def test_two_generations_are_compared_and_one_with_now(api: Api):
         {"path": "spec.version", "old": "2", "new": "3"},
     ]
     assert now["to"]["who"] == "ada"
+    told = (await api.ask("GET", f"{DEPLOYMENTS}/shop/diff?from=9")).body["message"]
+    assert "generation 9 is not remembered; 1 to 3 are" in told
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,7 @@ async def test_two_generations_are_compared_and_one_with_now(api: Api):
         ("shop/diff", 400, "'from' is missing"),
         ("shop/diff?from=0", 400, "'from' is missing"),
         ("shop/diff?from=x", 400, "must be a whole number"),
-        ("shop/diff?from=7", 422, "no generation 7 is remembered; there are 1 to 1"),
+        ("shop/diff?from=7", 422, "generation 7 is not remembered; only 1 is"),
         ("other/diff?from=1", 404, "not found"),
     ],
 )

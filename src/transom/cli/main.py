@@ -58,6 +58,17 @@ class Verbs(click.Group):
         module = importlib.import_module(f"transom.cli.{VERBS[cmd_name][0]}")
         return getattr(module, f"{cmd_name}_command")
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb, or say which one was meant."""
+        if args and not args[0].startswith("-") and args[0] not in VERBS:
+            from difflib import get_close_matches  # noqa: PLC0415  # not loaded unless somebody mistypes
+
+            near = get_close_matches(args[0], VERBS, 1)
+            ctx.fail(f"there is no verb {args[0]!r}" + (f"; is it {near[0]!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of verbs without loading them."""
         del ctx

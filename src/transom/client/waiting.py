@@ -10,7 +10,7 @@ from contextlib import aclosing
 from transom.client.hub import ApiError, HubClient
 from transom.model.errors import UnreachableError
 from transom.model.kinds import Kind
-from transom.model.resources import Resource
+from transom.model.resources import Resource, conditions_of
 from transom.runtime.backoff import Backoff
 from transom.runtime.clock import SystemClock
 from transom.runtime.randomness import Randomness
@@ -50,7 +50,8 @@ def lacking(resource: Resource, condition: str, value: str) -> str:
         return f"its status is of generation {observed}, the newest is {generation}"
     held = resource.condition(condition)
     if held is None:
-        return f"there is no condition {condition} yet"
+        known = ", ".join(found.type for found in conditions_of(resource.status))
+        return f"there is no condition {condition} yet" + (f", only {known}" if known else "")
     if held.status == value:
         return ""
     said = ": ".join(part for part in (held.reason, held.message) if part)

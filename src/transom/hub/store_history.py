@@ -59,7 +59,8 @@ def at_generation(db: Connection, key: Key, generation: int) -> Event:
     low, high = db.execute(known.where(*_named(key), history.c.event != PURGED)).one()
     if low is None:
         raise NotFoundError(f"{key} does not exist")
-    said = f"no generation {generation} is remembered; there are {low} to {high}"
+    which = f"only {low} is" if low == high else f"{low} to {high} are"
+    said = f"generation {generation} is not remembered; {which}"
     if generation < low:
         raise ExpiredError(f"{key}: {said}")
     raise InvalidError(str(key), [Problem("generation", said)])
