@@ -5,10 +5,11 @@ Reading has connections of its own: one for what is waited for, one for going th
 Next on the data's way: `rows` shows a region's part to its publishers.
 """
 
+import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Select, func, select, true
+from sqlalchemy import Connection, Select, bindparam, func, select, true
 
 from transom.hub.contexts.row import EVERY_REGION, FAST, LANES, Row
 from transom.hub.contexts.state import PROGRESS, Scope
@@ -28,6 +29,8 @@ T = TypeVar("T")
 _KEYS_A_QUERY = 300
 _ROWS_BYTES_MAX = 4 * 1024 * 1024
 _LOOKED_AT_MAX = 1000
+_NO_GATE = (1 << 63) - 1
+"""The most that a revision can be."""
 
 
 class Described(NamedTuple):
@@ -266,14 +269,8 @@ class ContextStore:
         Up to `most` of them, and about 4 MiB. While there are rows beyond the gate they are complete up to
         the gate and no further.
         """
-        mine = contexts.c.lane == lane if lane else true()
-        query = _ALL.where(mine)
-        if gate is not None:
-            query = query.where(contexts.c.revision <= gate)
-        ends = select(
-            select(func.max(contexts.c.revision)).where(mine).scalar_subquery(),
-            select(counter.c.revision).scalar_subquery(),
-        )
+        ends, portions = _asked_of(lane)
+        upto = _NO_GATE if gate is None else gate
 
         def work(db: Connection) -> RowsPage:
             rows: list[Row] = []
@@ -281,7 +278,7 @@ class ContextStore:
             newest, revision = db.execute(ends).one()
             newest = newest or 0
             # Mostly there is nothing, and then nothing more is asked.
-            for each in Portions(query, contexts.c.revision).rows(db, after, most if newest > after else 0):
+            for each in portions.rows(db, after, most if newest > after else 0, upto=upto):
                 row = Row._make(each)
                 rows.append(row)
                 size += len(row.value)
@@ -324,6 +321,17 @@ class ContextStore:
             return found
 
         return await self._slow.run(work)
+
+
+@functools.cache
+def _asked_of(lane: str) -> tuple[Select[int | None, int], Portions]:
+    """Where a lane ("" for all) ends and where the store is; and its rows up to a revision."""
+    mine = contexts.c.lane == lane if lane else true()
+    ends = select(
+        select(func.max(contexts.c.revision)).where(mine).scalar_subquery(),
+        select(counter.c.revision).scalar_subquery(),
+    )
+    return ends, Portions(_ALL.where(mine, contexts.c.revision <= bindparam("upto")), contexts.c.revision)
 
 
 class _Reader:
