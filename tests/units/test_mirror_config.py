@@ -65,6 +65,12 @@ def test_a_mistake_is_told_with_its_path(tmp_path, good, bad, path):
     assert path in [problem.path for problem in told.value.problems]
 
 
+@pytest.mark.parametrize(("bad", "said"), [('"orders"', "should be a list"), ("[]", "List should have")])
+def test_a_list_is_called_a_list(tmp_path, bad, said):
+    with pytest.raises(InvalidError, match=said):
+        read(tmp_path, GOOD.replace('["orders"]', bad))
+
+
 def test_all_mistakes_are_told_at_once(tmp_path):
     text = (
         'name = "?"\nlisten = "x"\nspeed = 1\n[source]\nname = "eu"\naddress = "x"\n[topics]\ninclude = 1\n'

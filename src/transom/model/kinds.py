@@ -215,6 +215,8 @@ def problems_of(error: ValidationError, root: str = "") -> list[Problem]:
         for part in item["loc"]:
             path += _step(part, first=not path)
         message = "unknown field" if item["type"] == "extra_forbidden" else item["msg"]
+        # Files and manifests know lists; that they are kept as tuples concerns nobody.
+        message = message.replace("a valid tuple", "a list").replace("Tuple should", "List should")
         problems.append(Problem(path, message.removeprefix("Value error, "), _sort_of(item["type"])))
     return problems
 
