@@ -128,10 +128,12 @@ async def test_what_there_is_not_is_an_error_and_changes_nothing(
     end = before["eu.orders"][0][1]
     for file, verb, code, said in (
         (config, ("mirror", "pause", "payments"), 1, "mirror 'orders' does not mirror 'payments'"),
+        (config, ("mirror", "pause", "eu.orders"), 1, "is the copy of 'orders': name that"),
+        (config, ("offsets", "translate", "eu.orders/0", "5", "--back"), 1, "is the copy of 'orders': name"),
         (config, ("mirror", "resume", "payments"), 1, "mirror 'orders' does not mirror 'payments'"),
         (config, ("mirror", "skip", "payments/0", "5"), 1, "'orders' does not mirror payments/0"),
         (config, ("mirror", "skip", "orders/7", "5"), 1, "'orders' does not mirror orders/7"),
-        (config, ("mirror", "skip", "orders/0", str(RECORDS + 1)), 1, f"it holds [0, {RECORDS})"),
+        (config, ("mirror", "skip", "orders/0", str(RECORDS + 1)), 1, f"nothing is behind {RECORDS} yet"),
         (config, ("mirror", "skip", "orders/0", str(1 << 63)), 2, "is not in the range"),
         (config, ("mirror", "rewind", "billing"), 1, "group 'billing' has committed nothing at the source"),
         (config, ("offsets", "translate", "payments/0", "5"), 1, "does not mirror payments/0"),
@@ -173,6 +175,39 @@ async def test_patterns_that_mirror_nothing_or_a_mirrors_own_output_are_told_bef
             refused(await run("mirror", "--dry-run", "-c", config), 2, said)
             refused(await transom("mirror", "-c", config, cwd=tmp_path), 2, said)
         assert list(await asyncio.to_thread(held, world)) == ["orders"]
+
+
+async def test_a_dry_run_refuses_what_a_start_refuses(world: World, tmp_path: Path, run: Run) -> None:
+    config = config_of(world, tmp_path, ("['orders']", "['orders']\n[groups]\ninclude = ['(']"))
+    for verb in ((), ("--dry-run",)):
+        refused(await transom("mirror", *verb, "-c", config, cwd=tmp_path), 2, "groups.include[0]  '('")
+    async with side_of(world.target) as side:
+        await side.make("eu.orders")
+        await side.fill("eu.orders", [b"strange"])
+        told = await run("mirror", "--dry-run", "-c", str(world.config))
+        assert told.out.startswith("do not mirror 'orders' to 'eu.orders': ")
+
+
+async def test_a_second_mirror_of_the_same_name_does_not_take_the_work_of_the_first(
+    world: World, tmp_path: Path, run: Run
+) -> None:
+    other = config_of(world, tmp_path, ("name = 'eu'", "name = 'ap'"), ("listen", "#"))
+    async with world.running():
+        await world.caught_up("orders")
+        said = "runs that mirrors 'orders' to 'eu.orders', not to 'ap.orders'; give this mirror another name"
+        refused(await run("mirror", "--dry-run", "-c", other), 2, said)
+        refused(await transom("mirror", "-c", other, cwd=tmp_path), 2, said)
+        assert "ap.orders" not in await asyncio.to_thread(held, world)
+
+
+async def test_status_says_how_to_go_on_with_what_has_stopped(world: World, run: Run) -> None:
+    await mirrored(world)
+    async with side_of(world.source) as side:  # which removes the topic
+        await side.make("orders")
+        async with world.running():
+            await world.told(lambda parts: any(each.state == "stopped" for each in parts))
+            told = await run("mirror", "status", "-c", str(world.config))
+    assert "; to go on: transom mirror skip orders/0 OFFSET\n" in told.out
 
 
 async def test_a_mirror_whose_target_is_away_says_so_and_waits(world: World, tmp_path: Path) -> None:

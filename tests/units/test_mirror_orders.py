@@ -8,8 +8,10 @@ from transom.links.kafka.ledger import Gap
 from transom.links.kafka.offset_map import OffsetMap
 from transom.links.kafka.orders import ORDERS, Orders
 from transom.links.kafka.resuming import Skip
+from transom.links.kafka.shard import shard_of
 from transom.links.kafka.status import (
     STATUS,
+    PartitionStatus,
     ProcessStatus,
     gone_message,
     partition_status,
@@ -18,6 +20,7 @@ from transom.links.kafka.status import (
 )
 from transom.logs.memory import MemoryLog
 from transom.logs.protocol import Message, TopicPartition
+from transom.processes.mirror_orders import newest_words
 from transom.runtime.clock import ManualClock
 
 AT = TopicPartition("orders.v1", 2)
@@ -75,6 +78,24 @@ async def test_the_newest_words_of_each_process_are_read(log):
     await log.append([status_message("ours-2", two), gone_message("ours", "three")])
     await log.append([Message(STATUS.name, b"ours/four", b'{"of": "another release"}')])
     assert await read_status(log, "ours") == [ProcessStatus("one", 3.0), two]
+
+
+def carries(process: str, at: float, *numbers: int) -> ProcessStatus:
+    """A process with these partitions of one topic, and their shards."""
+    shards = {shard_of(TopicPartition("orders", number)) for number in numbers}
+    parts = [PartitionStatus("orders", number, "eu.orders", 1, 1, 0, 0.0, "mirroring") for number in numbers]
+    return ProcessStatus(process, at, tuple(sorted(shards)), partitions=tuple(parts))
+
+
+def test_what_a_dead_process_said_is_not_shown_once_others_have_its_shards():
+    assert len({shard_of(TopicPartition("orders", number)) for number in range(3)}) == 3
+    killed, idle = carries("a", 100.0, 0, 1), ProcessStatus("b", 100.0)
+    assert newest_words([killed, idle]) == [killed, idle]
+    assert newest_words([killed, idle, carries("c", 120.0, 0, 1)]) == [carries("c", 120.0, 0, 1)]
+    for at in (105.0, 120.0):  # the other shard nobody has taken yet
+        told = newest_words([killed, carries("c", at, 0, 2)])
+        found = [(each.process, [one.partition for one in each.partitions]) for each in told]
+        assert found == [("a", [1]), ("c", [0, 2])]
 
 
 def lane() -> Lane:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from transom.processes.mirror_orders import MirrorOrders
 
 _WATCH_SECONDS = 2.0
-_SILENT_SECONDS = 10.0
 _OFFSET_MAX = (1 << 63) - 1
 _HEAD = ("TOPIC", "COPY", "PARTITIONS", "LAG", "LAG SECONDS", "GAPS", "STATE")
 
@@ -187,9 +186,13 @@ def _ask(config: Path, work: Callable[["MirrorOrders"], Awaitable[None]]) -> Non
 
 
 async def _print_plan(mirror: "MirrorOrders") -> None:
+    from transom.links.kafka.topic_plan import Refuse  # noqa: PLC0415  # needs Kafka's client
+
     looked = await mirror.plan()
+    refused = {step.topic for step in looked.steps if isinstance(step, Refuse)}
     for topic, copy in sorted(looked.chosen.names.items()):
-        click.echo(f"mirror {topic} to {copy}")
+        if topic not in refused:
+            click.echo(f"mirror {topic} to {copy}")
     for step in looked.steps:
         click.echo(harmless(str(step)))
     for topic, why in sorted(looked.chosen.left_out.items()):
@@ -201,6 +204,8 @@ async def _print_plan(mirror: "MirrorOrders") -> None:
 
 
 def _print_status(told: "list[ProcessStatus]", wall: float) -> None:
+    from transom.processes.mirror import SILENT_SECONDS  # noqa: PLC0415  # needs Kafka's client
+
     if not told:
         click.echo("no process of this mirror runs")
         return
@@ -208,7 +213,7 @@ def _print_status(told: "list[ProcessStatus]", wall: float) -> None:
     wrong: list[str] = []
     for process in told:
         age = wall - process.at
-        silent = f", silent for {age:.0f} s" if age > _SILENT_SECONDS else ""
+        silent = f", silent for {age:.0f} s" if age > SILENT_SECONDS else ""
         click.echo(
             f"process {process.process[:8]}: {len(process.shards)} of 8 shards, "
             f"{process.records_per_second:.0f} records/s, {process.bytes_per_second / 1e6:.1f} MB/s{silent}"
@@ -218,7 +223,10 @@ def _print_status(told: "list[ProcessStatus]", wall: float) -> None:
             about = (each.lag, each.lag_seconds, len(each.gaps), "silent" if silent else each.state)
             topics.setdefault((each.topic, each.target), []).append(about)
             if each.why:
-                wrong.append(f"{each.topic}/{each.partition} {each.state}: {harmless(each.why)}")
+                at = f"{each.topic}/{each.partition}"
+                # OFFSET depends on what happened, and is somebody's choice.
+                go_on = f"; to go on: transom mirror skip {at} OFFSET" if each.state == "stopped" else ""
+                wrong.append(f"{at} {each.state}: {harmless(each.why)}{go_on}")
             wrong += [
                 f"{each.topic}/{each.partition} gap {gap.begin} to {gap.end}: {harmless(gap.why)}"
                 for gap in each.gaps

@@ -108,9 +108,10 @@ class OutOfRangeError(TransomError):
 
     def __init__(self, topic: str, partition: int, offset: int, start: int, end: int) -> None:
         self.topic, self.partition, self.offset, self.start, self.end = topic, partition, offset, start, end
+        why = f"records before {start} were truncated" if offset < start else f"nothing is behind {end} yet"
         super().__init__(
             f"offset {offset} of {topic}/{partition} is not available: it holds [{start}, {end}); "
-            f"records before {start} were truncated or the topic was recreated"
+            f"{why}, or the topic was recreated"
         )
 
 

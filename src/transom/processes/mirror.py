@@ -18,7 +18,7 @@ from transom.links.kafka.planning import Planning
 from transom.links.kafka.resuming import Policy
 from transom.links.kafka.rights import check_own
 from transom.links.kafka.shard import Ends
-from transom.links.kafka.status import LaneGauges
+from transom.links.kafka.status import STATUS, LaneGauges, read_status
 from transom.links.kafka.topics import Topics
 from transom.logs import kafka_api as api
 from transom.logs.kafka import KafkaLog
@@ -33,6 +33,9 @@ from transom.runtime.randomness import Randomness
 from transom.runtime.secret_files import read_secret
 from transom.runtime.telemetry import configure_logging, exposition, metrics
 from transom.runtime.tls import client_tls
+
+SILENT_SECONDS = 10.0
+"""A process tells every second how it stands; one that has not for so long is gone."""
 
 
 class Clusters(NamedTuple):
@@ -109,13 +112,38 @@ async def _access(which: str, config: ClusterConfig, folder: Path) -> dict[str, 
 def planning(config: MirrorConfig, ends: Ends, lanes: Lanes) -> Planning:
     """What is mirrored, as `config` says. Raises `InvalidError`."""
     topics = config.topics
-    naming = Naming(topics.names, config.source.name, topics.environment)
     patterns = Patterns("topics", topics.include, topics.exclude)
     return Planning(
         ends,
-        Topics(config.name, ends.source, ends.target, patterns, naming, topics.replication_factor),
+        Topics(config.name, ends.source, ends.target, patterns, _naming(config), topics.replication_factor),
         lanes,
     )
+
+
+def chosen_groups(config: MirrorConfig) -> Patterns:
+    """Which groups are carried, as `config` says. Raises `InvalidError`."""
+    return Patterns("groups", config.groups.include, config.groups.exclude)
+
+
+def _naming(config: MirrorConfig) -> Naming:
+    return Naming(config.topics.names, config.source.name, config.topics.environment)
+
+
+async def check_alone(there: Clusters, wall: float) -> None:
+    """Raises `InvalidError` when a process of this mirror's name runs now (`wall`: seconds since the epoch)
+    that makes other copies, by another file: the two would share the work, and each leave the other's undone.
+    """
+    if STATUS.name not in await there.log.topics([STATUS.name]):
+        return
+    naming, name = _naming(there.config), there.config.name
+    for process in await read_status(there.log, name):
+        for each in process.partitions if process.at > wall - SILENT_SECONDS else ():
+            if (ours := naming.target(each.topic)) != each.target:
+                said = (
+                    f"a process of mirror {name!r} runs that mirrors {each.topic!r} to {each.target!r}, "
+                    f"not to {ours!r}; give this mirror another name, or stop that process first"
+                )
+                raise InvalidError(f"mirror {name!r} into {there.target.address}", [Problem("name", said)])
 
 
 async def run_mirror(config_path: Path) -> None:
@@ -139,6 +167,7 @@ async def running_mirror(
     host, _, port = config.listen.rpartition(":")
     if config.listen:
         check_free(host.strip("[]"), int(port))
+    carried = chosen_groups(config)
     async with clusters(config, folder, clock, randomness) as there:
         ends = Ends(config.name, there.source, there.target, clock)
         lanes = Lanes()
@@ -158,7 +187,7 @@ async def running_mirror(
             config.name,
             there.source,
             there.target,
-            Patterns("groups", config.groups.include, config.groups.exclude).match,
+            carried.match,
             mirroring.to_target,
             mirroring.to_source,
         )
@@ -188,6 +217,7 @@ async def _check(there: Clusters, ends: Ends, planned: Planning) -> None:
     if await there.why_away("source"):
         return
     await check_own(ends, group_of(ends.mirror))
+    await check_alone(there, ends.clock.wall())
     chosen = (await planned.plan()).chosen
     if chosen.mistakes and not chosen.names:
         raise InvalidError(f"topics of mirror {ends.mirror!r}", chosen.mistakes)

@@ -5,14 +5,16 @@ Next on the data's way: `cli.mirror`.
 """
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from transom.links.kafka.config import MirrorConfig
 from transom.links.kafka.groups import Groups
 from transom.links.kafka.lanes import Lanes
-from transom.links.kafka.ledger import SHARDS, Kept, Ledger, PartitionRecord, read_ledger
+from transom.links.kafka.ledger import COPIES_SHARD, SHARDS, Kept, Ledger, PartitionRecord, read_ledger
 from transom.links.kafka.mirroring import MAP, group_of
 from transom.links.kafka.offset_map import OffsetMap
 from transom.links.kafka.orders import ORDERS, Orders
@@ -24,7 +26,14 @@ from transom.links.kafka.topics import Looked
 from transom.logs.kafka_bounds import EARLIEST, LATEST, list_offsets
 from transom.logs.protocol import TopicPartition
 from transom.model.errors import ConflictError, NotFoundError, OutOfRangeError
-from transom.processes.mirror import Clusters, clusters, planning
+from transom.processes.mirror import (
+    SILENT_SECONDS,
+    Clusters,
+    check_alone,
+    chosen_groups,
+    clusters,
+    planning,
+)
 from transom.runtime.clock import SystemClock
 from transom.runtime.config import load
 from transom.runtime.randomness import Randomness
@@ -43,17 +52,21 @@ class MirrorOrders:
         self._there, self._randomness, self._late = there, randomness, late
 
     async def plan(self) -> Looked:
-        """What a mirror that begins now would mirror, and change."""
+        """What a mirror that begins now would mirror, and change. Raises `InvalidError` as its start does."""
+        chosen_groups(self.config)
         await self._reach("source")
         await self._reach("target")
         ends = Ends(self.config.name, self._there.source, self._there.target, self._there.target.clock)
         await check_own(ends, group_of(ends.mirror))
+        await check_alone(self._there, ends.clock.wall())
         return await planning(self.config, ends, Lanes()).plan()
 
     async def status(self) -> list[ProcessStatus]:
-        """How each of its processes stands. Raises `NotFoundError` when none has ever run."""
+        """How each of its processes stands, and of those that died, what nobody else has told since. Raises
+        `NotFoundError` when none has ever run.
+        """
         await self._check()
-        told = await read_status(self._there.log, self.config.name)
+        told = newest_words(await read_status(self._there.log, self.config.name))
         if not told and self.config.name not in (await self._ledger(range(SHARDS))).partitions:
             raise self._never_ran()
         return told
@@ -143,24 +156,45 @@ class MirrorOrders:
 
     async def _check_topic(self, topic: str) -> None:
         await self._check()
-        mirrored = {
-            copy.topic
-            for copy in (await self._ledger([0])).copies.values()
-            if copy.mirror == self.config.name
-        }
-        if topic not in mirrored:
-            raise NotFoundError(f"mirror {self.config.name!r} does not mirror {topic!r}")
+        if topic not in (copies := await self._copies()).values():
+            raise self._not_mirrored(topic, repr(topic), copies)
 
     async def _kept(self, at: TopicPartition) -> tuple[Kept, PartitionRecord]:
         await self._check()
         partitions = (await self._ledger([shard_of(at)])).partitions.get(self.config.name, {})
         kept = partitions.get(at, Kept())
         if kept.record is None:
-            raise NotFoundError(f"mirror {self.config.name!r} does not mirror {at.topic}/{at.partition}")
+            raise self._not_mirrored(at.topic, f"{at.topic}/{at.partition}", await self._copies())
         return kept, kept.record
+
+    async def _copies(self) -> dict[str, str]:
+        """The source's topics by the names of their copies."""
+        copies = (await self._ledger([COPIES_SHARD])).copies
+        return {name: copy.topic for name, copy in copies.items() if copy.mirror == self.config.name}
+
+    def _not_mirrored(self, topic: str, shown: str, copies: Mapping[str, str]) -> NotFoundError:
+        original = f"; it is the copy of {copies[topic]!r}: name that" if topic in copies else ""
+        return NotFoundError(f"mirror {self.config.name!r} does not mirror {shown}{original}")
 
     async def _ledger(self, shards: Sequence[int]) -> Ledger:
         return await read_ledger(self._there.target, shards, _CONNECTION)
+
+
+def newest_words(told: Sequence[ProcessStatus]) -> list[ProcessStatus]:
+    """How processes stand, without what others have told since of the same shards: a process that was killed
+    takes nothing back, and would be shown for good.
+    """
+    held: set[int] = set()
+    found: list[ProcessStatus] = []
+    for each in sorted(told, key=lambda process: process.at, reverse=True):
+        if found and each.at < found[0].at - SILENT_SECONDS and held.issuperset(each.shards):
+            continue
+        ours = [
+            one for one in each.partitions if shard_of(TopicPartition(one.topic, one.partition)) not in held
+        ]
+        found.append(msgspec.structs.replace(each, partitions=tuple(ours)))
+        held.update(each.shards)
+    return sorted(found, key=lambda process: process.process)
 
 
 @contextlib.asynccontextmanager
