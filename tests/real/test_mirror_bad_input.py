@@ -198,6 +198,9 @@ async def test_a_second_mirror_of_the_same_name_does_not_take_the_work_of_the_fi
         refused(await run("mirror", "--dry-run", "-c", other), 2, said)
         refused(await transom("mirror", "-c", other, cwd=tmp_path), 2, said)
         assert "ap.orders" not in await asyncio.to_thread(held, world)
+        elsewhere = config_of(world, tmp_path, (world.source.bootstrap, world.target.bootstrap))
+        said = "runs that mirrors another cluster than this source; give this mirror another name"
+        refused(await run("mirror", "--dry-run", "-c", elsewhere), 2, said)
 
 
 async def test_status_says_how_to_go_on_with_what_has_stopped(world: World, run: Run) -> None:

@@ -201,5 +201,13 @@ async def test_a_paused_topic_waits_and_the_others_do_not(world: World) -> None:
             await world.caught_up("payments")
             told = await world.told(lambda parts: True)
             assert {each.state for each in told if each.topic == "orders"} == {"paused"}
+            ends = await asyncio.to_thread(bounds, world.source.bootstrap, "orders")
+            await world.told(
+                lambda parts: all(
+                    each.lag and each.end == ends[each.partition][1]
+                    for each in parts
+                    if each.topic == "orders"
+                )
+            )
             await orders.resume("orders")
         await world.caught_up("orders")

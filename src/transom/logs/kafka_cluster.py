@@ -99,6 +99,8 @@ class KafkaCluster:
         self.address = address
         self.clock = clock
         self.brokers = 0
+        self.id = ""
+        """Which cluster it is, once it has said what topics it has."""
         self.tasks = OwnTasks()
         self._randomness = randomness
         self._tls = (tls or ssl.create_default_context()) if address.tls else None
@@ -286,6 +288,7 @@ class KafkaCluster:
         async def attempt() -> dict[str, api.TopicLayout]:
             answer = await self.ask(None, api.MetadataRequest(names))
             self.brokers, found, wrong = api.layouts(answer)
+            self.id = answer.cluster_id or ""
             for name, code in wrong.items():
                 if code != api.UNKNOWN_TOPIC:
                     self.check(code, f"topic {name!r}", "Describe, which Read and Write include")

@@ -136,14 +136,21 @@ async def check_alone(there: Clusters, wall: float) -> None:
     if STATUS.name not in await there.log.topics([STATUS.name]):
         return
     naming, name = _naming(there.config), there.config.name
+    await there.source.layouts(())
     for process in await read_status(there.log, name):
-        for each in process.partitions if process.at > wall - SILENT_SECONDS else ():
-            if (ours := naming.target(each.topic)) != each.target:
-                said = (
-                    f"a process of mirror {name!r} runs that mirrors {each.topic!r} to {each.target!r}, "
-                    f"not to {ours!r}; give this mirror another name, or stop that process first"
-                )
-                raise InvalidError(f"mirror {name!r} into {there.target.address}", [Problem("name", said)])
+        if process.at <= wall - SILENT_SECONDS:
+            continue
+        other = process.source_id not in ("", there.source.id)
+        does = ["mirrors another cluster than this source"] if other else []
+        does += [
+            f"mirrors {each.topic!r} to {each.target!r}, not to {ours!r}"
+            for each in process.partitions
+            if (ours := naming.target(each.topic)) != each.target
+        ]
+        if does:
+            said = f"a process of mirror {name!r} runs that {does[0]}; "
+            said += "give this mirror another name, or stop that process first"
+            raise InvalidError(f"mirror {name!r} into {there.target.address}", [Problem("name", said)])
 
 
 async def run_mirror(config_path: Path) -> None:

@@ -6,6 +6,7 @@ Next on the data's way: `sender`.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from transom.links.kafka.fetching import Fetched, Wanted, fetch
 from transom.links.kafka.lane import Lane
 from transom.links.kafka.lanes import LANE_BYTES_MAX, Lanes, leader_of
 from transom.logs import kafka_api as api
+from transom.logs.kafka_bounds import LATEST, list_offsets
 from transom.logs.kafka_cluster import KafkaCluster, TransientError
 from transom.logs.protocol import TopicPartition
 from transom.model.errors import TransomError
@@ -26,6 +28,7 @@ _PARTITION_BYTES = 1 << 20
 _WAIT_MS = 500
 _SHORT_WAIT_MS = 20
 _REST_SECONDS = 0.2
+_LOOK_SECONDS = 5.0
 _NEW, _KNOWN = 0, 1  # what a connection brings
 _CONNECTIONS = 1 << 17  # apart from the lanes of others
 _STALE = {
@@ -47,12 +50,27 @@ class Fetcher:
     async def run(self) -> None:
         """Fetch, for ever."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._look())
             while True:
                 self._lanes.room.clear()
                 await self._clock.sleep(max(0.0, self._open_at - self._clock.monotonic()))
                 for node, lanes in (await self._to_fetch()).items():
                     self._begin(group, node, lanes)
                 await self._lanes.room.wait()
+
+    async def _look(self) -> None:
+        """See now and then how far the source is where nothing is fetched, or its lag would stand still."""
+        while True:
+            await self._clock.sleep(_LOOK_SECONDS)
+            idle: dict[str, list[Lane]] = {}
+            for lane in self._lanes:
+                if lane.paused or lane.stopped:
+                    idle.setdefault(lane.source.topic, []).append(lane)
+            for lanes in idle.values():
+                with contextlib.suppress(TransomError):  # the topic is gone, say, which others tell
+                    ends = await list_offsets(self._source, [lane.source for lane in lanes], LATEST)
+                    for lane in lanes:
+                        lane.high = ends[lane.source]
 
     async def _to_fetch(self) -> dict[int, list[Lane]]:
         """The lanes that may be fetched, by the broker that leads them."""

@@ -356,6 +356,7 @@ class Mirroring:
             round(records_per_second, 1),
             round(bytes_per_second, 1),
             tuple(troubles[:_TROUBLES_MAX]),
+            self.ends.source.id,
             tuple(
                 partition_status(lane, shard.records[at].gaps, wall)
                 for shard in self.lanes.shards.values()

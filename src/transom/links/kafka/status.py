@@ -42,7 +42,9 @@ class PartitionStatus(msgspec.Struct, frozen=True):
 
 
 class ProcessStatus(msgspec.Struct, frozen=True):
-    """What one process carries; `at` in seconds since the epoch, rates of the last seconds."""
+    """What one process carries; `at` in seconds since the epoch, rates of the last seconds; `source_id` is
+    the source's cluster, "" while that was not reached.
+    """
 
     process: str
     at: float
@@ -50,6 +52,7 @@ class ProcessStatus(msgspec.Struct, frozen=True):
     records_per_second: float = 0.0
     bytes_per_second: float = 0.0
     troubles: tuple[str, ...] = ()
+    source_id: str = ""
     partitions: tuple[PartitionStatus, ...] = ()
 
 

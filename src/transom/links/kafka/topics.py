@@ -79,7 +79,7 @@ class Topics:
         self._source, self._target = source, target
         self._patterns, self._naming = patterns, naming
         self._replication_factor = replication_factor
-        self._one_cluster: bool | None = None
+        self._refused: dict[str, str] = {}
         self._seen: dict[KafkaCluster, tuple[int, bytes]] = {}
         self._look_at = 0.0
 
@@ -90,8 +90,6 @@ class Topics:
         from a cluster raises.
         """
         self._look_at = self._source.clock.monotonic() + LOOK_SECONDS
-        if self._one_cluster is None:
-            self._one_cluster = await _cluster_id(self._source) == await _cluster_id(self._target)
         for cluster in (self._source, self._target):
             await self._changed(cluster)  # what changes from now on, `wait` tells
         at_source = await self._source.layouts(None)
@@ -101,7 +99,7 @@ class Topics:
             {name: copy.mirror for name, copy in copies_there.items()},
             self._patterns,
             self._naming,
-            one_cluster=self._one_cluster,
+            one_cluster=self._source.id == self._target.id,
         )
         forbidden = await self._forbidden(chosen.names)
         names = {topic: copy for topic, copy in chosen.names.items() if topic not in forbidden}
@@ -126,6 +124,10 @@ class Topics:
 
         What fails for one topic is in `troubles`, and stops no other. Raises what `note` raises.
         """
+        refused = {step.topic: str(step) for step in looked.steps if isinstance(step, Refuse)}
+        for said in refused.keys() - self._refused.keys():
+            log_event.warning("topic not mirrored", mirror=self._mirror, why=refused[said])
+        self._refused = refused
         self.troubles = {step.topic: step.why for step in looked.steps if isinstance(step, Refuse)}
         new = [step for step in looked.steps if isinstance(step, Create | Adopt)]
         changes = [step for step in looked.steps if isinstance(step, Alter)]
@@ -254,13 +256,6 @@ class Topics:
         answer = await self._target.ask(None, AlterTopicRequest(step.copy, step.settings, step.removed))
         code, message = altered(answer)
         self._target.check_topic(code, step.copy, message, "AlterConfigs")
-
-
-async def _cluster_id(cluster: KafkaCluster) -> str:
-    async def attempt() -> str:
-        return (await cluster.ask(None, api.MetadataRequest(()))).cluster_id
-
-    return await cluster.retrying("say which cluster it is", attempt)
 
 
 async def _has_records(cluster: KafkaCluster, topic: str) -> bool:
