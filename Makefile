@@ -38,7 +38,7 @@ kafka: $(VENV)/.dev  ## fetch Apache Kafka and Debezium for tests and benchmarks
 	@$(BIN)/python -m engines.jars
 
 test: kafka  ## everything a change should pass, JOBS=2 files at a time
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev  ## style, types, layers
 	@$(BIN)/ruff check .

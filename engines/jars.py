@@ -80,7 +80,7 @@ def java_command(
 ) -> list[str]:
     """Java with this version's jars; a main class and its arguments follow."""
     folder = jars_of(version)
-    archive = folder / "classes.jsa"
+    archive = _archive(folder)
     words = [java(), f"-Xmx{heap_mebibytes}m", *options]
     if archive_at_exit is not None:
         words += [f"-XX:ArchiveClassesAtExit={archive_at_exit}"]
@@ -100,6 +100,8 @@ def fetch(name: str) -> bool:
     """Fetch what jars a version, or Debezium, needs unless they are there; whether anything was fetched."""
     folder, pom, title = JARS / name, POMS[name], TITLES[name]
     if _is_complete(folder, pom):
+        if name != DEBEZIUM and not _archive(folder).exists():
+            _archive_classes(name)
         return False
     _check_java()
     maven = shutil.which("mvn")
@@ -125,13 +127,23 @@ def fetch(name: str) -> bool:
     return True
 
 
+def _archive(folder: Path) -> Path:
+    """Where these jars' archive is. Java passes over, without a word, one that was written for jars of other
+    places or times: a copied folder needs its own.
+    """
+    jars = sorted((str(jar), jar.stat().st_mtime_ns) for jar in folder.glob("*.jar"))
+    return folder / f"classes-{hashlib.sha256(repr(jars).encode()).hexdigest()[:12]}.jsa"
+
+
 def _archive_classes(version: str) -> None:
     """Write down which classes a broker's start and orderly end need. Without the archive all works,
     slower.
     """
     from engines.kafka import Brokers  # noqa: PLC0415 - which needs this module
 
-    target = JARS / version / "classes.jsa"
+    for stale in (JARS / version).glob("classes*.jsa"):
+        stale.unlink()
+    target = _archive(JARS / version)
     try:
         with Brokers(version=version, archive_classes=target) as brokers:
             brokers.processes[0].stop(signal.SIGTERM, _WRITTEN_SECONDS)

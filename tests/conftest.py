@@ -1,6 +1,8 @@
 """Its folder is on the import path of every test, so that `hub_parts` and others beside it can be shared."""
 
+import os
 import signal
+import sys
 
 from hypothesis import settings
 
@@ -8,6 +10,10 @@ pytest_plugins = ["engines_fixtures", "scenario_engines", "store_places"]
 
 # Started in the background by a shell, a process ignores SIGINT, and so does all that it starts in turn.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Some machines forbid it; hundreds of processes would then compile every module they import.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # How long an example takes is the machine's affair.
 settings.register_profile("transom", deadline=None)

@@ -1,11 +1,13 @@
 """Real brokers and a real PostgreSQL for tests: each is started when a test first asks for it, and shared.
 
 Tests share what runs, so a test uses topics of its own (a prefix nobody else has) and the database it is
-given. What a test stops, kills or freezes runs again before the next one. Where an engine cannot be had, its
-tests are skipped and the summary says so in one line; TRANSOM_REQUIRE_ENGINES=1 makes that an error.
+given. What a test stops, kills or freezes runs again before the next one. Brokers that no test has asked for
+in a while are ended, and made anew for the next one that does. Where an engine cannot be had, its tests are
+skipped and the summary says so in one line; TRANSOM_REQUIRE_ENGINES=1 makes that an error.
 """
 
 import contextlib
+import time
 from collections.abc import Generator, Iterator
 from typing import TypeVar
 
@@ -21,6 +23,8 @@ from engines.process import EngineError, MissingEngineError
 
 USERS = {name: f"{name}-password" for name in ("hub", "link", "mirror", *(f"mirror-{n}" for n in range(6)))}
 NOT_TESTED = "NOT TESTED: "
+IDLE_SECONDS = 60.0
+"""What idle brokers cost in a minute, new ones cost to start; and a run has nine of them for each worker."""
 Engine = TypeVar("Engine", Brokers, Postgres, Debezium, MirrorMaker)
 
 
@@ -40,39 +44,72 @@ def started(engine: Engine) -> Generator[Engine]:
         yield running
 
 
+_idle: dict[Brokers, float] = {}
+"""Since when brokers have been nobody's."""
+
+
+@contextlib.contextmanager
+def shared(brokers: Brokers) -> Generator[Brokers]:
+    """Brokers for many tests, to be `lent` to one after another."""
+    with started(brokers) as running:
+        _idle[running] = time.monotonic()
+        yield running
+        _idle.pop(running, None)
+
+
+@contextlib.contextmanager
+def lent(brokers: Brokers) -> Generator[Brokers]:
+    """The same brokers for one test, all of them running."""
+    _idle.pop(brokers, None)
+    if not brokers.processes:
+        brokers.__enter__()
+    brokers.mend()
+    try:
+        yield brokers
+    finally:
+        _idle[brokers] = time.monotonic()
+
+
+def pytest_runtest_logfinish() -> None:
+    for brokers, since in list(_idle.items()):
+        if time.monotonic() - since > IDLE_SECONDS:
+            del _idle[brokers]
+            brokers.close()
+
+
 @pytest.fixture(scope="session")
 def shared_brokers() -> Iterator[Brokers]:
-    with started(Brokers()) as running:
+    with shared(Brokers()) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def shared_brokers3() -> Iterator[Brokers]:
-    with started(Brokers(3)) as running:
+    with shared(Brokers(3)) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def shared_broker39() -> Iterator[Brokers]:
-    with started(Brokers(version=OLDEST)) as running:
+    with shared(Brokers(version=OLDEST)) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def shared_far_brokers() -> Iterator[Brokers]:
-    with started(Brokers()) as running:
+    with shared(Brokers()) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def shared_secure_brokers() -> Iterator[Brokers]:
-    with started(Brokers(secure=Secure(USERS, administrators=["hub"]))) as running:
+    with shared(Brokers(secure=Secure(USERS, administrators=["hub"]))) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def shared_far_secure_brokers() -> Iterator[Brokers]:
-    with started(Brokers(secure=Secure(USERS, administrators=["hub"]))) as running:
+    with shared(Brokers(secure=Secure(USERS, administrators=["hub"]))) as running:
         yield running
 
 
@@ -85,43 +122,43 @@ def shared_postgres() -> Iterator[Postgres]:
 @pytest.fixture
 def brokers(shared_brokers: Brokers) -> Iterator[Brokers]:
     """One broker of the newest Kafka."""
-    yield shared_brokers
-    shared_brokers.mend()
+    with lent(shared_brokers):
+        yield shared_brokers
 
 
 @pytest.fixture
 def brokers3(shared_brokers3: Brokers) -> Iterator[Brokers]:
     """Three brokers: every partition may have three copies; the first is the controller."""
-    yield shared_brokers3
-    shared_brokers3.mend()
+    with lent(shared_brokers3):
+        yield shared_brokers3
 
 
 @pytest.fixture
 def far_brokers(shared_far_brokers: Brokers) -> Iterator[Brokers]:
     """One broker of another cluster."""
-    yield shared_far_brokers
-    shared_far_brokers.mend()
+    with lent(shared_far_brokers):
+        yield shared_far_brokers
 
 
 @pytest.fixture
 def broker39(shared_broker39: Brokers) -> Iterator[Brokers]:
     """One broker of the oldest Kafka that is supported."""
-    yield shared_broker39
-    shared_broker39.mend()
+    with lent(shared_broker39):
+        yield shared_broker39
 
 
 @pytest.fixture
 def secure_brokers(shared_secure_brokers: Brokers) -> Iterator[Brokers]:
     """One broker with passwords and TLS (`.secure`): the user `hub` may do everything, `link` nothing yet."""
-    yield shared_secure_brokers
-    shared_secure_brokers.mend()
+    with lent(shared_secure_brokers):
+        yield shared_secure_brokers
 
 
 @pytest.fixture
 def far_secure_brokers(shared_far_secure_brokers: Brokers) -> Iterator[Brokers]:
     """Another cluster like `secure_brokers`."""
-    yield shared_far_secure_brokers
-    shared_far_secure_brokers.mend()
+    with lent(shared_far_secure_brokers):
+        yield shared_far_secure_brokers
 
 
 @pytest.fixture

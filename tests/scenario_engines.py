@@ -20,7 +20,7 @@ from benchmarks.plant import Part, Plant
 
 from engines.kafka import Brokers
 from engines.postgres import Postgres
-from engines_fixtures import started
+from engines_fixtures import lent, shared
 from kafka_logs import empty, kafka_log
 from transom.logs.protocol import Log
 from transom.logs.sqlite import SqliteLog
@@ -207,8 +207,15 @@ class Real(Engine):
 
 @pytest.fixture(scope="session")
 def shared_eu_brokers() -> Iterator[Brokers]:
-    with started(Brokers()) as running:
+    with shared(Brokers()) as running:
         yield running
+
+
+@pytest.fixture
+def eu_brokers(shared_eu_brokers: Brokers) -> Iterator[Brokers]:
+    """The broker of region `eu` alone."""
+    with lent(shared_eu_brokers):
+        yield shared_eu_brokers
 
 
 @pytest.fixture
@@ -217,7 +224,7 @@ async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
     if request.param == "embedded":
         yield Embedded()
         return
-    names = ("postgres", "database", "brokers", "shared_eu_brokers")
+    names = ("postgres", "database", "brokers", "eu_brokers")
     real = Real(*(request.getfixturevalue(name) for name in names))
     yield real
     await real.clear()
