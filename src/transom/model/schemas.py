@@ -8,6 +8,7 @@ https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resou
 Next on the data's way: `hub.api.openapi` publishes it, `hub.fields` merges by it.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from inspect import cleandoc
@@ -93,7 +94,9 @@ def metadata_schema(kind: Kind | None = None) -> JsonObject:
     return metadata | {"properties": properties}
 
 
+@functools.lru_cache(maxsize=128)
 def _schema_of_class(model: type[BaseModel], kind: Kind) -> JsonObject:
+    """Of one class; asked for by all that is said of a kind, and slow to make. Nobody changes it."""
     raw = TypeAdapter(model).json_schema(by_alias=True, mode="validation")
     return _Inlining(cast("JsonObject", raw.get("$defs", {})), kind).structural(raw, ())
 

@@ -1,4 +1,4 @@
-"""OpenAPI: what the API takes and gives, for programs; made of what is `served`, once.
+"""OpenAPI: what the API takes and gives, for programs; made of what is `served`, once, when first asked for.
 
 `/openapi/v3` names a document for each group and version, each under a hash, so that clients keep it for as
 long as nothing changes. `/openapi/v2` is everything in one, for older clients, in JSON or in the protobuf of
@@ -7,6 +7,7 @@ https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-interface-d
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, cast
 
 from starlette.requests import Request
@@ -36,18 +37,29 @@ class OpenApi:
     def __init__(self, served: Iterable[Served]) -> None:
         groups = by_group(served)
         parts = [parts for versions in groups.values() for parts in versions.values()]
-        whole = [one for part in parts for one in part]
-        self._v3 = {part[0].root: Document(to_json(document_v3(part))) for part in parts}
-        self._index = Document(to_json({"paths": {root: self._told(root) for root in self._v3}}))
-        v2 = document_v2(whole)
-        self._v2 = {JSON: Document(to_json(v2)), MEDIA_TYPE: Document(encoded(v2), MEDIA_TYPE)}
+        self._parts = {part[0].root: part for part in parts}
+
+    # A hub's start does not wait for these: hubs start more often than anybody explains a kind to them.
+
+    @cached_property
+    def _v3(self) -> dict[str, Document]:
+        return {root: Document(to_json(document_v3(part))) for root, part in self._parts.items()}
+
+    @cached_property
+    def _index(self) -> Document:
+        return Document(to_json({"paths": {root: self._told(root) for root in self._v3}}))
+
+    @cached_property
+    def _v2(self) -> dict[str, Document]:
+        v2 = document_v2([one for part in self._parts.values() for one in part])
+        return {JSON: Document(to_json(v2)), MEDIA_TYPE: Document(encoded(v2), MEDIA_TYPE)}
 
     def routes(self) -> list[Route]:
         """A route for every page."""
         return [
             Route("/openapi/v2", self.v2),
             Route("/openapi/v3", self.index),
-            *(Route(f"/openapi/v3/{root}", self.v3) for root in self._v3),
+            *(Route(f"/openapi/v3/{root}", self.v3) for root in self._parts),
         ]
 
     async def v2(self, request: Request) -> Response:
