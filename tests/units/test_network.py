@@ -45,7 +45,9 @@ async def test_a_region_without_its_key_is_shown_and_disturbs_nobody(tmp_path, m
         network = RoadNetwork(store, await hub_log(), CLOCK, Randomness(1), keys, 600.0)
         group.start("roads", lambda: network.run(group))
         await roads_of(network, {"ap", "eu"})
-        told = {item["region"]: item for item in await network.describe()}
+        async with asyncio.timeout(20):
+            while len(told := {item["region"]: item for item in await network.describe()}) < 3:
+                await asyncio.sleep(0.01)  # `us` comes after the others
         assert list(told) == ["ap", "eu", "us"]
         assert "us.key" in told["us"]["problems"]["link"]
         ensure_secret(keys / "us.key")
