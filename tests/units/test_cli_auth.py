@@ -6,7 +6,7 @@ import pytest
 
 from access_parts import binding
 from api_parts import KEY, served
-from cli_parts import transom
+from cli_here import transom
 from hub_parts import put
 from tls_parts import say_where
 from transom.model.names import Key

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli_parts import transom
+from cli_here import transom
 from transom.client.config import find
 from transom.model.errors import InvalidError
 from transom.runtime.secret_files import write_private

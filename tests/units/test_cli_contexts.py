@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from api_parts import KEY, served
-from cli_parts import transom
+from cli_here import transom
 from tls_parts import TRUST, say_where
 from transom.catalog.api_key.kind import API_KEY
 from transom.cli.contexts import contexts_command

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 from access_parts import made_key
 from api_parts import KEY, served
-from cli_parts import TRANSOM, environment, transom
+from cli_here import transom
+from cli_parts import TRANSOM, environment
 from hub_parts import put
 from tls_parts import TRUST, say_where
 from transom.cli.keys import keys_command

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from api_parts import KEY, served
-from cli_parts import transom
+from cli_here import transom
 from hub_parts import put, tenant
 from tls_parts import TRUST, say_where
 from transom.client.config import ClientConfig

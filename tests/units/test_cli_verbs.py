@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from api_parts import DEPLOYMENTS, KEY, manifest, served
-from cli_parts import TRANSOM, environment, transom
+from cli_here import transom
+from cli_parts import TRANSOM, environment
 from hub_parts import deployment, put, tenant
 from tls_parts import TRUST, say_where
 from transom import __version__

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from cli_parts import transom
+from cli_here import transom
 from transom.links.kafka.config import MirrorConfig
 from transom.model.errors import InvalidError
 from transom.runtime.config import load
