@@ -10,8 +10,9 @@ import os
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import aiohttp
 import psutil
@@ -39,8 +40,47 @@ _READY_SECONDS = 30.0
 _KEYS = {"link_keys": "link-keys", "signing_key": "signing.key", "tls_authority": "authority.pem"}
 
 
+class Process(Protocol):
+    """What is asked of a process, as `subprocess.Popen` has it."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None:
+        """Its code once it has ended."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its code when it has ended."""
+        ...
+
+    def send_signal(self, number: int, /) -> None:
+        """Send it a signal."""
+        ...
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        ...
+
+
+def fresh(program: str, argument: str, environment: Mapping[str, str], output: Path) -> Process:
+    """An interpreter of its own for `program`; what it writes goes to the end of `output`."""
+    with output.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-c", program, argument],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            env=environment,
+            start_new_session=True,
+        )
+
+
 class Part:
     """One process of a plant."""
+
+    launch = staticmethod(fresh)
+    """How processes are started; tests have a quicker way (`warm_start`)."""
 
     def __init__(
         self, name: str, folder: Path, port: int, entry: str, tls: ssl.SSLContext | None = None
@@ -51,7 +91,7 @@ class Part:
         self.tls = tls
         self.address = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
         self.entry = entry
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
 
     @property
     def running(self) -> bool:
@@ -63,15 +103,9 @@ class Part:
         self.folder.mkdir(parents=True, exist_ok=True)
         program = f"{self.entry}\nimport sys, uvloop, pathlib\nuvloop.run(run(pathlib.Path(sys.argv[1])))"
         environment = {**os.environ, "TRANSOM_DIE_AT": die_at, "TRANSOM_FREEZE_AT": freeze_at}
-        with (self.folder / "output.log").open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", program, str(self.folder / "config.toml")],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=environment,
-                start_new_session=True,
-            )
+        self.process = self.launch(
+            program, str(self.folder / "config.toml"), environment, self.folder / "output.log"
+        )
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""

@@ -8,7 +8,7 @@ from hypothesis import settings
 
 from engines.process import memory_folder
 
-pytest_plugins = ["engines_fixtures", "scenario_engines", "store_places"]
+pytest_plugins = ["engines_fixtures", "scenario_engines", "store_places", "warm_start"]
 
 # Started in the background by a shell, a process ignores SIGINT, and so does all that it starts in turn.
 signal.signal(signal.SIGINT, signal.default_int_handler)

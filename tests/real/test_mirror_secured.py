@@ -33,7 +33,7 @@ async def sides(secure_brokers: Brokers, far_secure_brokers: Brokers) -> AsyncIt
 
 
 async def test_copies_are_exact_over_listeners_of_every_sort_whatever_dies(
-    sides: tuple[Side, Side], tmp_path: Path
+    fresh_starts: None, sides: tuple[Side, Side], tmp_path: Path
 ) -> None:
     source, target = (side.brokers for side in sides)
     password = World(

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import psutil
 import pytest
+from benchmarks.plant import Part, Process
 
 from scenario_engines import Engine, each_engine, real_in_soak
 from transom.logs.protocol import Log, TopicPartition
@@ -49,18 +50,15 @@ class Region:
 
     folder: Path
     log: Log
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     counter: int = 0
     offset: int = 0
     reports: dict[str, Record] = field(default_factory=dict[str, Record])
 
     def start(self, die_at: str = "") -> None:
-        with (self.folder / "region.log").open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", RUN, str(self.folder / "region.toml")],
-                env={**os.environ, "TRANSOM_DIE_AT": die_at},
-                stderr=output,
-            )
+        environment = {**os.environ, "TRANSOM_DIE_AT": die_at}
+        config, output = self.folder / "region.toml", self.folder / "region.log"
+        self.process = Part.launch(RUN, str(config), environment, output)
 
     async def ended(self) -> int:
         assert self.process is not None
@@ -211,7 +209,7 @@ async def test_apps_come_back_and_outlive_their_region(region: Region) -> None:
     process = region.process
     assert process is not None
     before = region.apps()
-    process.terminate()
+    process.send_signal(signal.SIGTERM)
     assert await region.ended() == 0
     assert region.apps() == before
     region.start()

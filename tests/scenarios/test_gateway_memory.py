@@ -72,7 +72,7 @@ async def served(port, key):
 
 
 @real_in_soak
-async def test_nothing_stays_of_what_strangers_send(engine, tmp_path):
+async def test_nothing_stays_of_what_strangers_send(engine, fresh_starts, tmp_path):
     plant = engine.plant(tmp_path, ["eu"], {"a": "process"}, gateways="")
     key = new_api_key(choose_secret).encode()
     async with plant.running() as hub:
