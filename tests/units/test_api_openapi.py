@@ -10,10 +10,14 @@ from hypothesis import strategies as st
 
 from api_parts import KEY, served
 from transom.catalog.kinds import shipped
+from transom.hub.api.applying import FieldManagement
 from transom.hub.api.openapi import document_v2, document_v3
 from transom.hub.api.openapi_proto import MEDIA_TYPE, encoded
 from transom.hub.api.operations import definition_name
 from transom.hub.api.served import Served, served_of
+from transom.model import schemas
+from transom.model.resources import to_json
+from transom.model.schemas import schema_of
 
 SERVED = [served_of(kind) for kind in shipped().faces]
 V3, V2 = document_v3(SERVED), document_v2(SERVED)
@@ -51,6 +55,17 @@ def references(part) -> Iterator[str]:
     elif isinstance(part, list):
         for value in part:
             yield from references(value)
+
+
+def test_whoever_makes_something_of_schemas_leaves_them_as_they_are():
+    """They are made once, for all who ask."""
+    catalog = shipped()
+    schemas._schema_of_class.cache_clear()
+    before = [to_json(schema_of(kind)) for kind in catalog.faces]
+    FieldManagement(catalog)
+    again = [served_of(kind) for kind in catalog.faces]
+    assert (document_v3(again), encoded(document_v2(again))) == (V3, encoded(V2))
+    assert [to_json(schema_of(kind)) for kind in catalog.faces] == before
 
 
 # --- what is said ----------------------------------------------------------------------------------------
