@@ -17,7 +17,7 @@ from typing import Protocol
 import aiohttp
 import psutil
 
-from engines.process import free_ports
+from engines.process import free_ports, until_ended
 from transom.catalog.kinds import shipped
 from transom.client.hub import HubClient
 from transom.model.resources import API_VERSION, JsonObject
@@ -269,10 +269,11 @@ class Plant:
 
     def end_workloads(self) -> None:
         """Kill what the regions have left running, as they should."""
-        for process in self.workloads():
+        running = self.workloads()
+        for process in running:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-                process.wait(5)
+        until_ended(running)
 
 
 def deployment(name: str, regions: Sequence[str], **spec: object) -> JsonObject:

@@ -24,7 +24,15 @@ from typing import Any
 
 import psutil
 
-from engines.process import Engine, EngineError, GuardedProcess, MissingEngineError, free_port, memory_folder
+from engines.process import (
+    Engine,
+    EngineError,
+    GuardedProcess,
+    MissingEngineError,
+    free_port,
+    memory_folder,
+    until_ended,
+)
 
 UP = "database system is ready to accept connections"
 OTHER_USER = "nobody"
@@ -102,7 +110,7 @@ class Postgres(Engine):
         """SIGKILL to the server and every process of it; the next start replays the log."""
         self._process().kill()
         # Its children notice that it is gone, but a busy one only after a while.
-        psutil.wait_procs(self._orphans(kill=True), timeout=10)
+        until_ended(self._orphans(kill=True))
 
     def freeze(self) -> None:
         """SIGSTOP to the server and every process of it."""

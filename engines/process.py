@@ -74,6 +74,19 @@ def _is_free(port: int) -> bool:
         return True
 
 
+def until_ended(processes: Sequence[psutil.Process], seconds: float = 10.0) -> None:
+    """Wait until they run no more. Whoever inherits orphans may take seconds to ask how they ended."""
+    end = time.monotonic() + seconds
+    while any(_runs(process) for process in processes) and time.monotonic() < end:
+        time.sleep(0.005)
+
+
+def _runs(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 class GuardedProcess:
     """A process with its log file. `signal_at_end` is what its guard sends when the starter is gone."""
 
