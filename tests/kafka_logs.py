@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator
+from typing import Any
 
 from aiokafka.protocol.admin import DeleteGroupsRequest, DeleteTopicsRequest, ListGroupsRequest
 
 from engines.kafka import Brokers
 from transom.logs.kafka import KafkaLog
+from transom.logs.kafka_cluster import KafkaCluster
 from transom.runtime.clock import SystemClock
 from transom.runtime.randomness import Randomness
 
@@ -41,10 +44,16 @@ async def empty(brokers: Brokers) -> None:
                 while set(names) & (await cluster.layouts(None)).keys():  # they learn of it a moment later
                     await asyncio.sleep(0.01)
         for node in range(1, brokers.count + 1):
+            # A broker that has just come back may not take every connection yet.
+            ask = functools.partial(_patiently, cluster, node)
             async with asyncio.timeout(30):
-                while groups := [name for name, _ in (await cluster.ask(node, ListGroupsRequest())).groups]:
+                while groups := [name for name, _ in (await ask(ListGroupsRequest())).groups]:
                     # A member that did not say that it leaves stays until its time is up.
-                    await cluster.ask(node, DeleteGroupsRequest(groups))
+                    await ask(DeleteGroupsRequest(groups))
                     await asyncio.sleep(0.1)
     finally:
         await log.close()
+
+
+async def _patiently(cluster: KafkaCluster, node: int, request: Any) -> Any:
+    return await cluster.retrying("clear up", lambda: cluster.ask(node, request))

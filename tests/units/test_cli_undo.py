@@ -83,7 +83,7 @@ async def test_diff_says_what_it_expects(hub, transom):
     for arguments in (["deployment/shop"], ["deployment/shop@0"], ["deployment/shop@1", "2"]):
         refused(await transom("diff", *arguments), 2, "expected KIND/NAME@7")
     await shop(hub, "1")
-    refused(await transom("diff", "deployment/shop@9"), 1, "no generation 9 is remembered")
+    refused(await transom("diff", "deployment/shop@9"), 1, "generation 9 is not remembered; only 1 is")
 
 
 async def test_restore_says_what_came_back(hub, transom):
