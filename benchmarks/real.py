@@ -2,8 +2,8 @@
 
 The same as `propagation`, `throughput` and `idle` measure on files, with brokers and database on the same two
 cores; the processor time of the engines is not in the figures of ours. PostgreSQL waits for the disk at every
-commit; Kafka leaves that to the system, as it does by default. Brokers are as Kafka's own scripts and defaults make
-them.
+commit; Kafka leaves that to the system, as it does by default. Brokers are as Kafka's own scripts and
+defaults make them.
 """
 
 import asyncio
@@ -18,7 +18,6 @@ from benchmarks.report import figure, note, percentile
 from engines.kafka import Brokers
 from engines.postgres import Postgres
 from transom.processes.up_files import Engines
-
 
 _DEPLOYMENTS = 2000
 """So many, and not a hundred: by the time they are ready, Java has compiled what brokers run."""
