@@ -20,6 +20,7 @@ from engines.kafka import Brokers
 from engines.mirrormaker import MirrorMaker
 from engines.process import GuardedProcess
 
+_HEAP_MEBIBYTES = 512
 _DRAIN_SECONDS = 300.0
 _LOOK_SECONDS = 0.01
 _runs = itertools.count(1)
@@ -38,8 +39,8 @@ class Clusters(NamedTuple):
 async def clusters() -> AsyncGenerator[Clusters]:
     """Two empty clusters of one broker."""
     async with (
-        Brokers(small=False) as source,
-        Brokers(small=False) as target,
+        Brokers(heap_mebibytes=_HEAP_MEBIBYTES) as source,
+        Brokers(heap_mebibytes=_HEAP_MEBIBYTES) as target,
         wire(source.bootstrap) as at_source,
         wire(target.bootstrap) as at_target,
     ):

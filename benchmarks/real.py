@@ -2,8 +2,7 @@
 
 The same as `propagation`, `throughput` and `idle` measure on files, with brokers and database on the same two
 cores; the processor time of the engines is not in the figures of ours. PostgreSQL waits for the disk at every
-commit; Kafka leaves that to the system, as it does by default. Brokers are as Kafka's own scripts and
-defaults make them.
+commit; Kafka leaves that to the system, as it does by default.
 """
 
 import asyncio
@@ -19,15 +18,12 @@ from engines.kafka import Brokers
 from engines.postgres import Postgres
 from transom.processes.up_files import Engines
 
-_DEPLOYMENTS = 2000
-"""So many, and not a hundred: by the time they are ready, Java has compiled what brokers run."""
-
 
 @contextlib.asynccontextmanager
 async def real_engines() -> AsyncGenerator[Engines]:
     """Empty engines for the hub and the regions that the figures are of."""
     async with contextlib.AsyncExitStack() as stack:
-        clusters = {name: Brokers(small=False) for name in ("hub", *throughput.REGIONS)}
+        clusters = {name: Brokers() for name in ("hub", *throughput.REGIONS)}
         async with asyncio.TaskGroup() as group:
             for cluster in clusters.values():
                 group.create_task(asyncio.to_thread(stack.enter_context, cluster))
@@ -41,7 +37,7 @@ async def main() -> None:
     measured: list[list[float]] = []
     for _ in range(3):
         async with real_engines() as engines:
-            latencies, _ = await propagation.measure(_DEPLOYMENTS, engines=engines)
+            latencies, _ = await propagation.measure(100, engines=engines)
             measured.append(latencies)
     halves = [percentile(latencies, 50) for latencies in measured]
     tails = [percentile(latencies, 99) for latencies in measured]

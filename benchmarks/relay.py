@@ -78,7 +78,7 @@ async def _latencies(server: Postgres, settings: Mapping[str, str]) -> tuple[lis
     """Milliseconds of each write: through the relay, and through Debezium with `settings`."""
     async with (
         _parts(server) as (store, database, brokers),
-        Debezium(server, database, brokers, settings=settings, small=False) as debezium,
+        Debezium(server, database, brokers, settings=settings) as debezium,
         _log(brokers) as log,
     ):
         await log.create([POSITIONS, CHANGES])
@@ -143,7 +143,7 @@ class _Arrivals:
 async def _parts(server: Postgres) -> AsyncGenerator[tuple[Store, str, Brokers]]:
     """A store of its own, its database's URL, and a broker."""
     with server.database() as url:
-        async with Brokers(small=False) as brokers, store_of(postgres_database(url, None, None)) as store:
+        async with Brokers() as brokers, store_of(postgres_database(url, None, None)) as store:
             yield store, url, brokers
 
 

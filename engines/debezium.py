@@ -44,12 +44,8 @@ class Debezium(Engine):
         brokers: Brokers,
         *,
         settings: Mapping[str, str] | None = None,
-        small: bool = True,
     ) -> None:
-        """Nothing runs yet. `database`: its URL; `settings`: properties of both files, over the page's;
-        `small`: see `Brokers`.
-        """
-        self._java = jars.SHORT_LIVED if small else jars.LONG_LIVED
+        """Nothing runs yet. `database`: its URL; `settings`: properties of both files, over the page's."""
         self._postgres, self._database, self._brokers = postgres, urlsplit(database).path[1:], brokers
         self._settings = dict(settings or {})
         self._home: Path | None = None
@@ -94,7 +90,7 @@ class Debezium(Engine):
         """Start it where it was, and wait until it says that it follows the database, or `until`."""
         process = self._running()
         process.close()
-        java = jars.java_command(jars.NEWEST, _HEAP_MEBIBYTES, options=self._java)
+        java = jars.java_command(jars.NEWEST, _HEAP_MEBIBYTES)
         files = [str(process.log.with_name(name)) for name in ("connect.properties", "connector.properties")]
         process.launch([*java, "org.apache.kafka.connect.cli.ConnectStandalone", *files])
         process.ready(until)

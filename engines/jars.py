@@ -31,14 +31,6 @@ JAVA_MIN = 17
 SHORT_LIVED = ("-Xms64m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 """One compiler and one collector thread, and a heap that starts small: brokers share two cores with their
 tests, which are short."""
-LONG_LIVED = (
-    "-XX:+UseG1GC",
-    "-XX:MaxGCPauseMillis=20",
-    "-XX:InitiatingHeapOccupancyPercent=35",
-    "-XX:+ExplicitGCInvokesConcurrent",
-    "-XX:MaxInlineLevel=15",
-)
-"""As Kafka's own `kafka-run-class.sh` runs everything: all compilers."""
 _HOW = "on Debian: apt install default-jre-headless maven; then: make kafka"
 _FETCH_SECONDS = 900
 _WRITTEN_SECONDS = 60.0

@@ -43,16 +43,15 @@ class Brokers(Engine):
         folder: Path | None = None,
         secure: Secure | None = None,
         settings: Mapping[str, str | int] | None = None,
-        small: bool = True,
+        heap_mebibytes: int = 256,
         archive_classes: Path | None = None,
     ) -> None:
         """Nothing runs yet. `folder`: where logs and data go (else a temporary one, removed at the end);
-        `settings`: properties of every broker, over those of `kafka_config.py`. Unless it is `small` and
-        short-lived, as tests want it, a broker is what Kafka's own scripts and defaults make it.
+        `settings`: properties of every broker, over those of `kafka_config.py`.
         """
         self.count, self.version, self.secure = count, version, secure
         self._controllers, self._settings, self._folder = controllers, dict(settings or {}), folder
-        self._small, self._archive = small, archive_classes
+        self._heap, self._archive = heap_mebibytes, archive_classes
         self.ports: list[Ports] = []
         self.processes: list[GuardedProcess] = []
         self._home = Path()
@@ -139,9 +138,7 @@ class Brokers(Engine):
         return self.processes if number is None else [self.processes[number]]
 
     def _java(self, *, archive: bool = False) -> list[str]:
-        heap, options = (256, jars.SHORT_LIVED) if self._small else (1024, ("-Xms1g", *jars.LONG_LIVED))
-        written = self._archive if archive else None
-        return jars.java_command(self.version, heap, options=options, archive_at_exit=written)
+        return jars.java_command(self.version, self._heap, archive_at_exit=self._archive if archive else None)
 
     def prepare(self) -> None:
         """Write every broker's folder: configuration, identity, and the features of a new cluster."""
@@ -162,7 +159,6 @@ class Brokers(Engine):
                 self.ports,
                 controllers=self._controllers,
                 data=self.data(number),
-                small=self._small,
                 secure=self.secure,
                 settings=self._settings,
             )

@@ -8,18 +8,15 @@ from pathlib import Path
 
 from engines.kafka_secure import Secure
 
-QUICK_TO_START: Mapping[str, str | int] = {
+SMALL_AND_QUICK: Mapping[str, str | int] = {
     # Clients say which topics there are, with their final configuration.
     "auto.create.topics.enable": "false",
     # Three partitions of each inner topic: 50 take seconds to come up.
     "offsets.topic.num.partitions": 3,
     "transaction.state.log.num.partitions": 3,
     "share.coordinator.state.topic.num.partitions": 1,
-    # A group is ready at once.
+    # A test's group is ready at once, and may notice a lost member sooner than people would want.
     "group.initial.rebalance.delay.ms": 0,
-}
-SMALL: Mapping[str, str | int] = {
-    # A test's group may notice a lost member sooner than people would want.
     "group.min.session.timeout.ms": 100,
     # Few threads and small buffers: several brokers share two cores and their tests.
     "num.network.threads": 1,
@@ -63,7 +60,6 @@ def properties(
     *,
     controllers: int,
     data: Path,
-    small: bool,
     secure: Secure | None,
     settings: Mapping[str, str | int],
 ) -> dict[str, str | int]:
@@ -95,8 +91,7 @@ def properties(
         "share.coordinator.state.topic.replication.factor": copies,
         "share.coordinator.state.topic.min.isr": max(1, copies - 1),
         "default.replication.factor": copies,
-        **QUICK_TO_START,
-        **(SMALL if small else {}),
+        **SMALL_AND_QUICK,
         **(secure.settings() if secure is not None else {}),
         **settings,
     }

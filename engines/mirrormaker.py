@@ -4,8 +4,9 @@
         ...                                   # what is in `orders` comes to be in `eu.orders` at the target
 
 Dedicated mode (KIP-382), one process, at least once as by default (`exactly.once.source.support` is off,
-which costs it less than on). It is run for its benefit: Java as Kafka's own scripts run it (all compilers,
-G1, and the heap of `connect-mirror-maker.sh`, 256 MiB to 2 GiB), and with the tuning that is published:
+which costs it less than on). It is run for its benefit: Java as Kafka's own scripts run it, unlike the
+brokers beside it (all compilers, G1, and the heap of `connect-mirror-maker.sh`, 256 MiB to 2 GiB), and with
+the tuning that is published:
 
 - for high volumes, Strimzi's "Configuring MirrorMaker 2 for high-volume messages": batches of 320 KiB that
   wait up to 100 ms, fetches of 50 MiB and 1 MiB a partition, two tasks;
@@ -27,7 +28,15 @@ UP = " replicating "
 """What one of its tasks says once it is about to read its partitions."""
 STOP_SECONDS = 20.0
 _HEAP_MEBIBYTES = 2048
-_JAVA = ("-Xms256m", *jars.LONG_LIVED)
+_JAVA = (
+    "-Xms256m",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    "-XX:InitiatingHeapOccupancyPercent=35",
+    "-XX:+ExplicitGCInvokesConcurrent",
+    "-XX:MaxInlineLevel=15",
+)
+"""`kafka-run-class.sh`."""
 
 
 class MirrorMaker(Engine):
