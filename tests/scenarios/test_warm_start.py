@@ -49,7 +49,7 @@ def test_it_dies_at_the_step_that_its_own_environment_names(launch, tmp_path):
 
 
 def test_it_can_be_killed_and_shows_its_fault(launch, tmp_path):
-    waits = start(launch, tmp_path / "1", program="import time; time.sleep(600)")
+    waits = start(launch, tmp_path / "1", program="import signal; signal.pause()")
     assert waits.poll() is None
     waits.kill()
     assert waits.wait(30) == -signal.SIGKILL

@@ -23,6 +23,7 @@ _LIVE = select(resources.c.body).where(resources.c.deleted.is_(False))
 _OF_KIND = _LIVE.where(resources.c.kind == bindparam("kind"))
 _NAMED = _LIVE.where(resources.c.key.in_(bindparam("values", expanding=True)))
 _MADE_FOR = _LIVE.where(resources.c.owner_uid.in_(bindparam("values", expanding=True)))
+_BODIES = _NAMED.add_columns(resources.c.key)
 _STANDING = select(counter.c.epoch, counter.c.revision)
 _ROWS_OF_REGION = Portions(
     select(
@@ -76,9 +77,7 @@ def standing(db: Connection) -> tuple[int, int]:
 def bodies(db: Connection, keys: Sequence[Key]) -> list[bytes | Exception]:
     """What exists of up to `KEYS_A_QUERY` keys, as it is stored; for each other one a `NotFoundError`."""
     names = [name for name in map(str, keys) if is_storable(name)]
-    query = select(resources.c.key, resources.c.body)
-    query = query.where(resources.c.deleted.is_(False), resources.c.key.in_(names))
-    found = {row.key: row.body for row in db.execute(query)}
+    found = {row.key: row.body for row in db.execute(_BODIES, {"values": names})}
     return [found.get(str(key)) or NotFoundError(f"{key} does not exist") for key in keys]
 
 
