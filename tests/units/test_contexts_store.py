@@ -7,6 +7,7 @@ import sqlite3
 import pytest
 from alembic import command
 from alembic.config import Config
+from sqlalchemy import select
 
 from hub_contexts_parts import Works, gate, gates, tenant, works
 from transom.hub import migrations
@@ -15,6 +16,7 @@ from transom.hub.contexts.planning import Cause
 from transom.hub.contexts.row import BULK, FAST
 from transom.hub.contexts.rows import ContextRows
 from transom.hub.contexts.state import Builder, Job, Scope
+from transom.hub.store_schema import counter
 from transom.hub.store_sqlite import SqliteDatabase
 from transom.model.contexts import DELETED
 from transom.model.version import Version
@@ -72,6 +74,16 @@ def test_a_store_without_contexts_is_migrated_and_keeps_everything(tmp_path):
 def rows_of(path, table):
     with contextlib.closing(sqlite3.connect(path)) as db:
         return db.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608
+
+
+async def test_contexts_take_revisions_and_leave_the_audit_s_chain_alone(hub):
+    await hub.put(gate("g"))
+    asked = select(counter.c.revision, counter.c.audit_hash)
+    described = await hub.store.read(lambda db: db.execute(asked).one())
+    await hub.build()
+    after = await hub.store.read(lambda db: db.execute(asked).one())
+    assert after.revision > described.revision
+    assert after.audit_hash == described.audit_hash is not None
 
 
 async def test_the_present_is_found_through_indexes(hub):
